@@ -1,0 +1,119 @@
+//! The feature group as AWS describes it: the `DescribeFeatureGroup` response, with nothing lost
+//! on a round trip through JSON and every enum open.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// Features no definition may use: the offline store adds columns of these names.
+pub const SYSTEM_COLUMNS: [&str; 3] = ["write_time", "api_invocation_time", "is_deleted"];
+
+/// Where a warehouse's JSON may describe features: a list of
+/// `{"FeatureName": ..., "Description": ..., "Parameters": [{"Key": ..., "Value": ...}]}`.
+pub const METADATA_KEY: &str = "FeatureMetadata";
+
+/// A `DescribeFeatureGroup` response. Field names are AWS's; what this type does not name is kept
+/// in `other`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FeatureGroup {
+    pub feature_group_name: String,
+    pub record_identifier_feature_name: String,
+    pub event_time_feature_name: String,
+    pub feature_definitions: Vec<FeatureDefinition>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_group_arn: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline_store_config: Option<OfflineStoreConfig>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub feature_group_status: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl FeatureGroup {
+    /// Database and table the group names in Glue, lowercased as Glue stores them.
+    pub fn glue_names(&self) -> Option<(String, String)> {
+        let names = self
+            .offline_store_config
+            .as_ref()?
+            .data_catalog_config
+            .as_ref()?;
+        Some((
+            names.database.to_lowercase(),
+            names.table_name.to_lowercase(),
+        ))
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FeatureDefinition {
+    pub feature_name: String,
+    pub feature_type: FeatureType,
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FeatureType {
+    Integral,
+    Fractional,
+    String,
+    #[serde(untagged)]
+    Other(String),
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct OfflineStoreConfig {
+    pub s3_storage_config: S3StorageConfig,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_catalog_config: Option<DataCatalogConfig>,
+    /// `Glue`, `Iceberg`, `Default` or absent; absent means `Glue`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table_format: Option<String>,
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+impl OfflineStoreConfig {
+    pub fn is_iceberg(&self) -> bool {
+        self.table_format.as_deref() == Some("Iceberg")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct S3StorageConfig {
+    pub s3_uri: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resolved_output_s3_uri: Option<String>,
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct DataCatalogConfig {
+    pub table_name: String,
+    pub catalog: String,
+    pub database: String,
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+/// Descriptions of a feature, from `DescribeFeatureMetadata` or a `FeatureMetadata` entry of a
+/// warehouse's JSON.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FeatureMetadata {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    #[serde(flatten)]
+    pub other: Map<String, Value>,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,18 @@
+//! Reads data files into Arrow: versions of feature groups ([`versions`]), the `history` relation
+//! ([`history`]) and Glue tables as they stand ([`raw`]).
+//!
+//! From the outside in: [`history`] and [`raw`] are relations; [`files`] runs through many files;
+//! [`versions`] reads one; under it lie `convert` (types), `decode` (row groups), `footer` and
+//! `fetch` (bytes).
+
+mod convert;
+mod decode;
+mod exec;
+pub(crate) mod fetch;
+pub mod files;
+#[cfg(test)]
+pub(crate) mod fixtures;
+mod footer;
+pub mod history;
+pub mod raw;
+pub mod versions;

@@ -1,0 +1,71 @@
+//! Where feature groups come from.
+
+pub mod aws;
+pub mod files;
+mod glue_json;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Result;
+use crate::model::{FeatureGroup, FeatureMetadata};
+
+/// A Glue `Table` structure, as far as the catalog reads it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GlueTable {
+    pub database: String,
+    pub name: String,
+    pub columns: Vec<GlueColumn>,
+    pub partition_keys: Vec<GlueColumn>,
+    /// Absent or empty for views.
+    pub location: Option<String>,
+    /// The `SerDe`'s class name, if given.
+    pub serde: Option<String>,
+    /// The input format's class name, if given.
+    pub input_format: Option<String>,
+    pub parameters: BTreeMap<String, String>,
+}
+
+/// A column or partition key of a Glue table.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct GlueColumn {
+    pub name: String,
+    /// As Hive writes types: `bigint`, `array<string>`.
+    pub hive_type: String,
+    pub comment: Option<String>,
+}
+
+/// All a source knows at one moment.
+#[derive(Debug, Clone, Default)]
+pub struct CatalogContents {
+    pub groups: Vec<Arc<FeatureGroup>>,
+    pub tables: Vec<GlueTable>,
+    /// Groups of `groups` that the source lists but could not describe, with the reason as a
+    /// clause. Their definitions are empty.
+    pub undescribed: BTreeMap<String, String>,
+    /// Databases (lowercase) whose tables the source could not list, with the reason as a clause.
+    pub unlisted: BTreeMap<String, String>,
+}
+
+/// A control plane to read feature groups and Glue tables from.
+#[async_trait]
+pub trait CatalogSource: Send + Sync + fmt::Debug {
+    /// Every group and table, all pages followed.
+    ///
+    /// # Errors
+    /// Whenever the answer would not be whole: a group or table is never left out because asking
+    /// for it failed.
+    async fn load(&self) -> Result<CatalogContents>;
+
+    /// Descriptions of one group's features, by exact name; features without one are absent.
+    ///
+    /// # Errors
+    /// Those of the source; `FailedPrecondition` when the descriptions cannot be understood.
+    async fn feature_metadata(
+        &self,
+        group: &FeatureGroup,
+    ) -> Result<BTreeMap<String, FeatureMetadata>>;
+}
