@@ -1,0 +1,289 @@
+//! Bounds on the size and shape of a statement, checked on its tokens before anything recursive
+//! sees it: a few kilobytes of `1 + 1 + ...` otherwise become a tree deeper than a stack.
+
+use std::ops::ControlFlow;
+
+use datafusion::sql::sqlparser::ast::{Statement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::keywords::Keyword;
+use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
+use featureflight_catalog::{Error, Kind, Result};
+
+/// Bytes of a statement's text. Longer lists belong in parameters or an uploaded table.
+pub const MAX_TEXT_BYTES: usize = 256 * 1024;
+/// Tokens of a statement, white space and comments not counted.
+pub const MAX_TOKENS: usize = 100_000;
+/// Operators that stack up in one expression (`a OR b OR ...`), over all its parentheses.
+pub const MAX_CHAIN: usize = 500;
+/// Parentheses, brackets and braces inside each other, and words that nest without them (`EXPLAIN
+/// EXPLAIN ...`). The parser stops at about 50 levels of most things, but not of all.
+pub const MAX_NESTING: usize = 100;
+/// Arms of `UNION`, `EXCEPT` and `INTERSECT`.
+pub const MAX_SET_ARMS: usize = 256;
+/// Tables, subqueries and function calls in the FROM clauses of a statement.
+pub const MAX_RELATIONS: usize = 256;
+/// `$n` with n up to this.
+pub const MAX_PARAMETERS: usize = 10_000;
+
+/// Stack for work on a statement within these limits: the parser goes 50 levels deep in frames of
+/// up to a hundred kilobytes when it is not optimised.
+const STACK_BYTES: usize = 16 * 1024 * 1024;
+
+/// Runs `work` with enough stack for any statement that the limits let through.
+pub(super) fn with_stack<T>(work: impl FnOnce() -> T) -> T {
+    stacker::maybe_grow(STACK_BYTES, STACK_BYTES, work)
+}
+
+fn exhausted(message: String) -> Error {
+    Error::new(Kind::ResourceExhausted, message)
+}
+
+pub(super) fn check_text(sql: &str) -> Result<()> {
+    if sql.len() > MAX_TEXT_BYTES {
+        return Err(exhausted(format!(
+            "the statement has {} bytes, the limit is {MAX_TEXT_BYTES}: upload long lists as a \
+             temporary table and join it",
+            sql.len()
+        )));
+    }
+    Ok(())
+}
+
+/// How tightly an operator binds: a looser one ends the runs of all tighter ones.
+#[derive(Clone, Copy)]
+enum Binding {
+    SetOperation,
+    Or,
+    And,
+    Comparison,
+    Arithmetic,
+    Postfix,
+}
+
+const BINDINGS: usize = 6;
+
+/// What a token does to the expression around it.
+enum Role {
+    Operator(Binding),
+    /// A new expression starts after it, at the same parentheses.
+    Separator,
+    Open,
+    Close,
+    Operand,
+}
+
+fn role(token: &Token, follows_operand: bool) -> Role {
+    match token {
+        Token::LParen => Role::Open,
+        // A subscript is an operator and opens an expression; it counts as the latter's parent.
+        Token::LBracket | Token::LBrace => Role::Open,
+        Token::RParen | Token::RBracket | Token::RBrace => Role::Close,
+        Token::Comma | Token::SemiColon => Role::Separator,
+        Token::DoubleColon => Role::Operator(Binding::Postfix),
+        Token::Eq
+        | Token::DoubleEq
+        | Token::Neq
+        | Token::Lt
+        | Token::Gt
+        | Token::LtEq
+        | Token::GtEq
+        | Token::Spaceship => Role::Operator(Binding::Comparison),
+        Token::Word(word) if word.quote_style.is_none() => keyword_role(word.keyword),
+        Token::Word(_)
+        | Token::Number(..)
+        | Token::Char(_)
+        | Token::SingleQuotedString(_)
+        | Token::DoubleQuotedString(_)
+        | Token::Placeholder(_)
+        | Token::Period
+        | Token::Colon
+        | Token::RArrow
+        | Token::EOF => Role::Operand,
+        // `count(*)`, `SELECT *`: an operator only between operands.
+        Token::Mul if !follows_operand => Role::Operand,
+        _ => Role::Operator(Binding::Arithmetic),
+    }
+}
+
+fn keyword_role(keyword: Keyword) -> Role {
+    match keyword {
+        Keyword::UNION | Keyword::EXCEPT | Keyword::INTERSECT | Keyword::MINUS => {
+            Role::Operator(Binding::SetOperation)
+        }
+        Keyword::OR | Keyword::XOR => Role::Operator(Binding::Or),
+        Keyword::AND => Role::Operator(Binding::And),
+        Keyword::IS
+        | Keyword::LIKE
+        | Keyword::ILIKE
+        | Keyword::RLIKE
+        | Keyword::REGEXP
+        | Keyword::SIMILAR
+        | Keyword::IN
+        | Keyword::BETWEEN
+        | Keyword::NOT => Role::Operator(Binding::Comparison),
+        Keyword::DIV | Keyword::OVERLAPS => Role::Operator(Binding::Arithmetic),
+        Keyword::AT | Keyword::COLLATE => Role::Operator(Binding::Postfix),
+        Keyword::SELECT
+        | Keyword::FROM
+        | Keyword::WHERE
+        | Keyword::GROUP
+        | Keyword::HAVING
+        | Keyword::QUALIFY
+        | Keyword::ORDER
+        | Keyword::LIMIT
+        | Keyword::ON
+        | Keyword::JOIN
+        | Keyword::WHEN
+        | Keyword::THEN
+        | Keyword::ELSE => Role::Separator,
+        _ => Role::Operand,
+    }
+}
+
+/// Runs of operators at one level of parentheses, per binding.
+#[derive(Default, Clone, Copy)]
+struct Level {
+    runs: [usize; BINDINGS],
+}
+
+impl Level {
+    fn depth(&self) -> usize {
+        self.runs.iter().skip(Binding::Or as usize).sum()
+    }
+}
+
+/// Bounds the depth of the tree that `tokens` (without white space) parse to: operators of one
+/// run nest in each other, and inside the operators around their parentheses.
+pub(super) fn check_tokens(tokens: &[TokenWithSpan]) -> Result<()> {
+    if tokens.len() > MAX_TOKENS {
+        return Err(exhausted(format!(
+            "the statement has {} words and signs, the limit is {MAX_TOKENS}: upload long lists \
+             as a temporary table and join it",
+            tokens.len()
+        )));
+    }
+    check_nesting_words(tokens)?;
+    let mut signs = 0;
+    let mut levels = vec![Level::default()];
+    let mut outer_depth = 0;
+    let mut follows_operand = false;
+    for token in tokens {
+        let role = role(&token.token, follows_operand);
+        follows_operand = matches!(role, Role::Operand | Role::Close);
+        signs = if matches!(role, Role::Operator(_)) || is_prefix(&token.token) {
+            signs + 1
+        } else {
+            0
+        };
+        if signs > MAX_NESTING {
+            return Err(exhausted(format!(
+                "more than {MAX_NESTING} signs follow each other{}",
+                token.span.start
+            )));
+        }
+        let Some(level) = levels.last_mut() else {
+            break;
+        };
+        match role {
+            Role::Operand => {}
+            Role::Separator => level.runs[Binding::Or as usize..].fill(0),
+            Role::Operator(binding) => {
+                let binding = binding as usize;
+                level.runs[binding] += 1;
+                level.runs[binding + 1..].fill(0);
+                check_level(level, outer_depth, token)?;
+            }
+            Role::Open => {
+                if matches!(token.token, Token::LBracket) {
+                    level.runs[Binding::Postfix as usize] += 1;
+                    check_level(level, outer_depth, token)?;
+                }
+                outer_depth += level.depth();
+                levels.push(Level::default());
+                if levels.len() > MAX_NESTING {
+                    return Err(exhausted(format!(
+                        "more than {MAX_NESTING} parentheses are nested{}",
+                        token.span.start
+                    )));
+                }
+            }
+            // An unmatched `)` is the parser's to report.
+            Role::Close if levels.len() > 1 => {
+                levels.pop();
+                outer_depth -= levels.last().map_or(0, Level::depth);
+            }
+            Role::Close => {}
+        }
+    }
+    Ok(())
+}
+
+/// Words that an operand follows, besides operators.
+fn is_prefix(token: &Token) -> bool {
+    matches!(token, Token::Word(word) if matches!(
+        word.keyword,
+        Keyword::INTERVAL | Keyword::PRIOR | Keyword::CONNECT_BY_ROOT | Keyword::BINARY
+    ))
+}
+
+fn check_nesting_words(tokens: &[TokenWithSpan]) -> Result<()> {
+    let nests = |token: &&TokenWithSpan| {
+        matches!(&token.token, Token::Word(word)
+            if matches!(word.keyword, Keyword::EXPLAIN | Keyword::PIVOT | Keyword::UNPIVOT))
+    };
+    match tokens.iter().filter(nests).nth(MAX_NESTING) {
+        Some(token) => Err(exhausted(format!(
+            "more than {MAX_NESTING} EXPLAIN, PIVOT or UNPIVOT in one statement{}",
+            token.span.start
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn check_level(level: &Level, outer_depth: usize, token: &TokenWithSpan) -> Result<()> {
+    if level.runs[Binding::SetOperation as usize] >= MAX_SET_ARMS {
+        return Err(exhausted(format!(
+            "more than {MAX_SET_ARMS} queries are combined with UNION, EXCEPT or INTERSECT{}",
+            token.span.start
+        )));
+    }
+    if outer_depth + level.depth() > MAX_CHAIN {
+        return Err(exhausted(format!(
+            "more than {MAX_CHAIN} operators are chained in one expression{}: use IN (...), or \
+             upload the values as a temporary table and join it",
+            token.span.start
+        )));
+    }
+    Ok(())
+}
+
+/// Bounds the relations of a parsed statement, since each may become a scan.
+pub(super) fn check_relations(statement: &Statement) -> Result<()> {
+    let mut count = RelationCount::default();
+    let _ = statement.visit(&mut count);
+    if count.relations > MAX_RELATIONS {
+        return Err(exhausted(format!(
+            "the statement reads more than {MAX_RELATIONS} tables and subqueries"
+        )));
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct RelationCount {
+    relations: usize,
+}
+
+impl Visitor for RelationCount {
+    type Break = ();
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+        if !matches!(factor, TableFactor::NestedJoin { .. }) {
+            self.relations += 1;
+        }
+        if self.relations > MAX_RELATIONS {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! From a parsed statement to a logical plan: names rewritten, version clauses turned into clocks,
+//! table functions and as-of joins into their nodes. No version clause is ever ignored.
+//!
+//! A statement goes through [`statement`] (is it one of ours, `SHOW` and `DESCRIBE` as queries),
+//! [`normalise`], the name rewrite with [`names`], and `DataFusion`'s planner with [`factors`] for
+//! its table factors; [`parameters`] and [`now`] leave a plan that means the same whenever it runs.
+
+mod asof;
+mod constants;
+pub mod error;
+mod factors;
+mod functions;
+mod keys;
+mod literals;
+pub mod names;
+mod normalise;
+mod now;
+mod parameters;
+mod point_in_time;
+mod query_planner;
+pub mod relations;
+mod scope;
+mod spine;
+mod statement;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use arrow::datatypes::DataType;
+use datafusion::execution::SessionState;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::sql::parser::Statement;
+use featureflight_catalog::Result;
+
+use crate::context::StatementContext;
+use error::classify;
+use scope::Scope;
+
+/// A planned query.
+#[derive(Debug)]
+pub struct Planned {
+    pub plan: LogicalPlan,
+    /// Types of `$1, $2, ...` in order; `None` where the statement does not tell.
+    pub parameters: Vec<Option<DataType>>,
+}
+
+/// Adds what a session state needs to run our plans: physical planners of our nodes, optimizer
+/// rules, scalar functions. Done once per server, not per statement.
+#[must_use]
+pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
+    let planners = builder.expr_planners().get_or_insert_with(Vec::new);
+    planners.insert(0, Arc::new(literals::TimestampText));
+    builder.with_query_planner(Arc::new(query_planner::OperatorPlanner::new(
+        crate::extension::extension_planners(),
+    )))
+}
+
+/// Plans one query (or `EXPLAIN [ANALYZE]` of one, `SHOW`, `DESCRIBE`). `state` carries a catalog
+/// list for `system` and `information_schema`; `features`, `history`, `temp` and raw relations are
+/// resolved against `context`. When `context.parameters` is set, the plan has no placeholders;
+/// otherwise a plan with parameters tells its columns and cannot run. `now()` is a literal in it.
+///
+/// # Errors
+/// `InvalidArgument`, `NotFound` (with near names), or the reason why a group is not served.
+pub async fn plan(
+    state: &SessionState,
+    statement: Statement,
+    context: &Arc<StatementContext>,
+) -> Result<Planned> {
+    let statement = statement::admit(statement)?;
+    let scope = Scope::new(state, context);
+    let plan = scope.plan(statement, &context.schema, &[]).await?;
+    let only_queries = SQLOptions::new()
+        .with_allow_ddl(false)
+        .with_allow_dml(false)
+        .with_allow_statements(false);
+    only_queries.verify_plan(&plan).map_err(classify)?;
+    let recorded = scope.recorded_parameters();
+    let parameters = parameters::types(&plan, &recorded)?;
+    let plan = match &context.parameters {
+        Some(values) => {
+            parameters::check(&parameters, values)?;
+            parameters::bind(plan, values)?
+        }
+        None => match recorded.keys().next() {
+            Some(parameter) => parameters::guard(plan, *parameter)?,
+            None => plan,
+        },
+    };
+    let plan = now::fix(plan, &scope.simplify_context())?;
+    Ok(Planned { plan, parameters })
+}

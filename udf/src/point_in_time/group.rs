@@ -1,0 +1,302 @@
+//! One feature group of a point-in-time join, from the collected spine to its features.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, UInt32Array};
+use arrow::compute::take;
+use arrow::datatypes::IntervalMonthDayNano;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::PhysicalExpr;
+use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
+use featureflight_catalog::listing::{EventRange, FileList};
+use featureflight_catalog::scan::versions::FileReader;
+use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::{Error, Instant};
+use foldhash::fast::RandomState;
+
+use crate::clock::Clocks;
+use crate::point_in_time::age::{Age, before};
+use crate::point_in_time::features::features;
+use crate::point_in_time::index::{Entry, SpineIndex};
+use crate::point_in_time::node::KnownBy;
+use crate::point_in_time::probe::{Probe, cells_memory};
+use crate::point_in_time::spine::{Spine, instants};
+use crate::ranking::cuts::Cuts;
+use crate::ranking::fetch::{Place, compact};
+use crate::ranking::keys::{KeyIndex, Keys, NONE};
+use crate::ranking::pass::{History, PassMetrics, pass};
+use crate::ranking::rank;
+
+/// The cut on what was known, over the columns of the spine.
+#[derive(Debug, Clone)]
+pub(crate) enum KnownAt {
+    Always,
+    Constant(Instant),
+    Spine(Arc<dyn PhysicalExpr>),
+}
+
+/// See the module. The logical counterpart is
+/// [`GroupJoin`](crate::point_in_time::node::GroupJoin).
+#[derive(Debug, Clone)]
+pub(crate) struct Group {
+    pub(crate) table: Arc<FeatureTable>,
+    pub(crate) reader: Arc<FileReader>,
+    /// All that were pinned.
+    pub(crate) files: Arc<FileList>,
+    pub(crate) clocks: Clocks,
+    /// Of the record identifier's type.
+    pub(crate) key: Arc<dyn PhysicalExpr>,
+    pub(crate) time: Arc<dyn PhysicalExpr>,
+    pub(crate) max_age: Option<IntervalMonthDayNano>,
+    pub(crate) known_at: KnownAt,
+    pub(crate) known_by: KnownBy,
+    /// Positions in the group's definitions.
+    pub(crate) features: Vec<usize>,
+}
+
+/// Which version each spine row matched, and the features of those versions.
+#[derive(Debug)]
+pub(crate) struct Matches {
+    /// Per spine row a row of `features`, or [`NONE`].
+    winners: Vec<u32>,
+    features: Vec<ArrayRef>,
+}
+
+impl Matches {
+    /// The features of `length` spine rows from `start` on.
+    pub(crate) fn take(&self, start: usize, length: usize) -> Result<Vec<ArrayRef>> {
+        let winners = &self.winners[start..start + length];
+        let winners: UInt32Array = winners
+            .iter()
+            .map(|winner| (*winner != NONE).then_some(*winner))
+            .collect();
+        let taken = self
+            .features
+            .iter()
+            .map(|column| Ok(compact(take(column, &winners, None)?)));
+        taken.collect()
+    }
+}
+
+/// Counts of one group.
+#[derive(Debug)]
+pub(crate) struct GroupMetrics {
+    files_listed: Count,
+    files_pruned: Count,
+    pass: PassMetrics,
+    versions_entered: Count,
+    rows_matched: Count,
+    files_fetched: Count,
+}
+
+impl GroupMetrics {
+    fn new(set: &ExecutionPlanMetricsSet, group: &str) -> Self {
+        let counter = |name| {
+            MetricBuilder::new(set)
+                .with_new_label("group", group.to_owned())
+                .global_counter(name)
+        };
+        Self {
+            files_listed: counter("files_listed"),
+            files_pruned: counter("files_pruned"),
+            pass: PassMetrics {
+                files_read: counter("files_read"),
+                versions_probed: counter("versions_probed"),
+            },
+            versions_entered: counter("versions_entered"),
+            rows_matched: counter("rows_matched"),
+            files_fetched: counter("files_fetched"),
+        }
+    }
+}
+
+impl Group {
+    /// Matches every row of `spine`; `memory` grows by what the matches hold.
+    pub(crate) async fn matches(
+        &self,
+        spine: &Spine,
+        tasks: usize,
+        memory: &Arc<MemoryReservation>,
+        metrics: &ExecutionPlanMetricsSet,
+    ) -> Result<Matches> {
+        let metrics = GroupMetrics::new(metrics, self.table.name());
+        // Freed at the end of phase one: the index and its cells.
+        let scratch = memory.new_empty();
+        let (index, slot_of_row) = self.index(spine, &scratch)?;
+        // The cells, and what they become when they are settled.
+        let slot = size_of::<(Place, u32)>() + size_of::<Place>() + size_of::<u32>();
+        scratch.try_grow(cells_memory(index.cells()) + index.slots() * slot)?;
+        let history = self.reachable(&index, &metrics)?;
+        let mut cuts = Cuts::from(self.clocks);
+        if let KnownAt::Constant(at) = self.known_at {
+            cuts = cuts.known(self.known_by, at);
+        }
+        let entered = metrics.versions_entered.clone();
+        let probe = Arc::new(Probe::new(index, cuts, self.known_by, tasks, entered));
+        let columns = rank::columns(self.table.record_identifier);
+        pass(&history, columns, tasks, &probe, &metrics.pass).await?;
+        let (places, winner_of_slot) = self.winners(&probe)?;
+        drop((probe, scratch));
+
+        let mut winners = slot_of_row;
+        for winner in &mut winners {
+            *winner = winner_of_slot
+                .get(*winner as usize)
+                .copied()
+                .unwrap_or(NONE);
+        }
+        metrics
+            .rows_matched
+            .add(winners.iter().filter(|winner| **winner != NONE).count());
+        memory.try_grow(winners.len() * size_of::<u32>())?;
+        metrics
+            .files_fetched
+            .add(places.chunk_by(|a, b| a.file == b.file).count());
+        let features = features(&history, places, &self.features, tasks, memory).await?;
+        Ok(Matches { winners, features })
+    }
+
+    /// The spine's keys, times and cuts as an index, and the slot of each row.
+    fn index(&self, spine: &Spine, memory: &MemoryReservation) -> Result<(SpineIndex, Vec<u32>)> {
+        memory.try_grow(spine.rows * (size_of::<Entry>() + size_of::<u32>()))?;
+        let table = &self.table;
+        let key_type = table
+            .state_schema
+            .field(table.record_identifier)
+            .data_type()
+            .clone();
+        let mut keys = KeyIndex::try_new(&key_type, RandomState::default())?;
+        let mut entries = Vec::with_capacity(spine.rows);
+        let mut row = 0_u32;
+        let mut reserved = 0;
+        for batch in &spine.batches {
+            memory.try_grow(keys.memory().saturating_sub(reserved))?;
+            reserved = reserved.max(keys.memory());
+            let rows = batch.num_rows();
+            let column = self.key.evaluate(batch)?.into_array(rows)?;
+            let column = Keys::try_new(&column)?;
+            let times = instants(&self.time.evaluate(batch)?.into_array(rows)?)?;
+            let cuts = match &self.known_at {
+                KnownAt::Spine(cut) => instants(&cut.evaluate(batch)?.into_array(rows)?)?,
+                KnownAt::Always | KnownAt::Constant(_) => {
+                    vec![Some(Instant::from_micros(0)); rows]
+                }
+            };
+            for (position, (time, cut)) in times.into_iter().zip(cuts).enumerate() {
+                if let (Some(time), Some(cut), false) = (time, cut, column.is_null(position)) {
+                    let hash = column.hash(keys.state(), position);
+                    let key = keys.insert(hash, &column, position)?;
+                    entries.push(Entry {
+                        key,
+                        time,
+                        cut,
+                        row,
+                    });
+                }
+                row += 1;
+            }
+        }
+        let rows_have_cuts = matches!(self.known_at, KnownAt::Spine(_));
+        memory.try_grow(keys.memory().saturating_sub(reserved))?;
+        SpineIndex::new(keys, entries, spine.rows, rows_have_cuts, memory)
+    }
+
+    /// The files that may hold a version for some slot: none for a spine without slots.
+    fn reachable(&self, index: &SpineIndex, metrics: &GroupMetrics) -> Result<History> {
+        let times = (0..index.slots()).map(|slot| index.time(slot));
+        let range = match (times.clone().min(), times.max()) {
+            (Some(first), Some(last)) => EventRange {
+                from: self.max_age.map(|age| before(first, age)).transpose()?,
+                to: Some(self.clocks.valid.map_or(last, |valid| valid.min(last))),
+            },
+            _ => EventRange {
+                from: Some(Instant::from_micros(1)),
+                to: Some(Instant::from_micros(0)),
+            },
+        };
+        let files = self.files.prune(range);
+        metrics.files_listed.add(files.listed);
+        metrics.files_pruned.add(files.pruned);
+        Ok(History {
+            table: Arc::clone(&self.table),
+            reader: Arc::clone(&self.reader),
+            files: files.files.into(),
+        })
+    }
+
+    /// The distinct places of the winners, sorted, and for each slot the position of its winner
+    /// among them or [`NONE`].
+    fn winners(&self, probe: &Probe) -> Result<(Vec<Place>, Vec<u32>)> {
+        let index = &probe.index;
+        let mut won: Vec<(Place, u32)> = Vec::new();
+        probe.settle(|slot, best| {
+            if best.tombstone {
+                return Ok(());
+            }
+            // The top-ranked version is the youngest: when it is too old, so is every other.
+            if let Some(age) = self.max_age
+                && best.event_time() < before(index.time(slot), age)?
+            {
+                return Ok(());
+            }
+            let slot = u32::try_from(slot).map_err(|_| Error::internal("too many slots"))?;
+            won.push((Place::from(best), slot));
+            Ok(())
+        })?;
+        won.sort_unstable();
+        let mut places: Vec<Place> = Vec::new();
+        let mut winner_of_slot = vec![NONE; index.slots()];
+        for (winner, same) in (0_u32..).zip(won.chunk_by(|a, b| a.0 == b.0)) {
+            places.push(same[0].0);
+            for (_, slot) in same {
+                winner_of_slot[*slot as usize] = winner;
+            }
+        }
+        Ok((places, winner_of_slot))
+    }
+}
+
+impl fmt::Display for Group {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            table,
+            files,
+            clocks,
+            key,
+            time,
+            max_age,
+            known_at,
+            known_by,
+            features,
+            ..
+        } = self;
+        write!(f, "{} (key={key}, time={time}", table.name())?;
+        if let Some(age) = max_age {
+            write!(f, ", max_age={}", Age(*age))?;
+        }
+        match known_at {
+            KnownAt::Always => {}
+            KnownAt::Constant(at) => write!(f, ", known_at={at} by {known_by}")?,
+            KnownAt::Spine(at) => write!(f, ", known_at={at} by {known_by}")?,
+        }
+        if let Some(at) = clocks.valid {
+            write!(f, ", valid_time={at}")?;
+        }
+        if let Some(at) = clocks.system {
+            write!(f, ", system_time={at}")?;
+        }
+        let fields = table.state_schema.fields();
+        let names: Vec<_> = features
+            .iter()
+            .map(|feature| fields[*feature].name().clone())
+            .collect();
+        write!(
+            f,
+            ", features=[{}], files={})",
+            names.join(", "),
+            files.files.len()
+        )
+    }
+}

@@ -1,0 +1,21 @@
+//! The point-in-time join: for every spine row, per feature group the top-ranked version known at
+//! the row's time. [`node`] is what SQL plans to; the operator behind it can be replaced without
+//! touching the syntax.
+//!
+//! The spine is small and the history huge, so the spine is indexed and the history streamed past
+//! it once: [`spine`] collects rows and times, [`index`] turns them into slots per key, [`probe`]
+//! keeps the best version per slot, [`features`] fetches what the winners hold, [`group`] runs
+//! one feature group through all of them, and [`exec`] puts the output rows together.
+
+mod age;
+mod cuts_tree;
+pub(crate) mod exec;
+mod features;
+pub(crate) mod group;
+mod index;
+pub mod node;
+pub(crate) mod planner;
+mod probe;
+mod spine;
+#[cfg(test)]
+mod tests;

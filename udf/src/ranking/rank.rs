@@ -1,0 +1,98 @@
+//! The order of the versions of one record.
+
+use arrow::array::BooleanArray;
+use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
+use featureflight_catalog::{Error, Instant, Result};
+
+/// Where one version stands among those of its record: greater is newer. The derived order
+/// compares the fields from the top; file and row decide what times leave open, so that no two
+/// versions tie. Files are numbered in the order of their object keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Rank {
+    event_micros: i64,
+    event_nanos: u16,
+    api_micros: i64,
+    api_nanos: u16,
+    write_micros: i64,
+    write_nanos: u16,
+    pub(crate) file: u32,
+    pub(crate) row: u64,
+    /// Not part of the order: a version has one rank and is a tombstone or not.
+    pub(crate) tombstone: bool,
+}
+
+impl Rank {
+    pub(crate) fn event_time(&self) -> Instant {
+        Instant {
+            micros: self.event_micros,
+            nanos: self.event_nanos,
+        }
+    }
+
+    pub(crate) fn api_invocation_time(&self) -> Instant {
+        Instant {
+            micros: self.api_micros,
+            nanos: self.api_nanos,
+        }
+    }
+
+    pub(crate) fn write_time(&self) -> Instant {
+        Instant {
+            micros: self.write_micros,
+            nanos: self.write_nanos,
+        }
+    }
+}
+
+/// What a pass must decode to rank versions, beside the feature at `key`.
+pub(crate) fn columns(key: usize) -> Columns {
+    Columns {
+        features: vec![key],
+        event_time: true,
+        write_time: true,
+        api_invocation_time: true,
+        is_deleted: true,
+    }
+}
+
+/// The ranks of one batch read with [`columns`].
+#[derive(Debug)]
+pub(crate) struct Ranks<'a> {
+    event: &'a InstantColumn,
+    api: &'a InstantColumn,
+    write: &'a InstantColumn,
+    is_deleted: &'a BooleanArray,
+    file: u32,
+    first_row: u64,
+}
+
+impl<'a> Ranks<'a> {
+    pub(crate) fn try_new(file: u32, batch: &'a VersionBatch) -> Result<Self> {
+        let missing = || Error::internal("a batch of versions lacks the columns to rank them by");
+        Ok(Self {
+            event: batch.event_time.as_ref().ok_or_else(missing)?,
+            api: batch.api_invocation_time.as_ref().ok_or_else(missing)?,
+            write: batch.write_time.as_ref().ok_or_else(missing)?,
+            is_deleted: batch.is_deleted.as_ref().ok_or_else(missing)?,
+            file,
+            first_row: batch.first_row,
+        })
+    }
+
+    pub(crate) fn get(&self, row: usize) -> Rank {
+        let event = self.event.get(row);
+        let api = self.api.get(row);
+        let write = self.write.get(row);
+        Rank {
+            event_micros: event.micros,
+            event_nanos: event.nanos,
+            api_micros: api.micros,
+            api_nanos: api.nanos,
+            write_micros: write.micros,
+            write_nanos: write.nanos,
+            file: self.file,
+            row: self.first_row + row as u64,
+            tombstone: self.is_deleted.value(row),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! Phase one of state: the top-ranked version of every record, in a sharded hash map.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::datatypes::SchemaRef;
+use datafusion::error::Result;
+use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::physical_plan::PhysicalExpr;
+use featureflight_catalog::Error;
+use featureflight_catalog::scan::versions::VersionBatch;
+use featureflight_catalog::table::FeatureTable;
+use foldhash::fast::RandomState;
+use parking_lot::Mutex;
+
+use crate::ranking::cuts::Cuts;
+use crate::ranking::fetch::Place;
+use crate::ranking::keys::{KeyIndex, Keys};
+use crate::ranking::pass::Visit;
+use crate::ranking::rank::{Rank, Ranks};
+
+/// A predicate on the record identifier, as its only column.
+#[derive(Debug, Clone)]
+pub(crate) struct KeyFilter {
+    pub(crate) schema: SchemaRef,
+    pub(crate) predicate: Arc<dyn PhysicalExpr>,
+}
+
+impl KeyFilter {
+    fn evaluate(&self, batch: &VersionBatch) -> Result<BooleanArray> {
+        let options = RecordBatchOptions::new().with_row_count(Some(batch.rows));
+        let keys = RecordBatch::try_new_with_options(
+            Arc::clone(&self.schema),
+            batch.features.clone(),
+            &options,
+        )?;
+        let passed = self.predicate.evaluate(&keys)?.into_array(batch.rows)?;
+        Ok(passed.as_boolean().clone())
+    }
+}
+
+/// Records by number, and the best version of each so far.
+#[derive(Debug)]
+struct Shard {
+    records: KeyIndex,
+    best: Vec<Rank>,
+    reserved: usize,
+}
+
+/// See the module. Its memory is in the pool until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Best {
+    table: Arc<FeatureTable>,
+    cuts: Cuts,
+    filter: Option<KeyFilter>,
+    hasher: RandomState,
+    shards: Vec<Mutex<Shard>>,
+    reservation: MemoryReservation,
+}
+
+impl Best {
+    /// `tasks` is how many tasks will visit at once.
+    pub(crate) fn try_new(
+        table: &Arc<FeatureTable>,
+        cuts: Cuts,
+        filter: Option<KeyFilter>,
+        tasks: usize,
+        reservation: MemoryReservation,
+    ) -> Result<Self> {
+        let hasher = RandomState::default();
+        let key_type = table
+            .state_schema
+            .field(table.record_identifier)
+            .data_type()
+            .clone();
+        // More shards than tasks, so that they seldom wait for each other.
+        let shards = if tasks == 1 {
+            1
+        } else {
+            (tasks * 4).next_power_of_two()
+        };
+        let shards = (0..shards)
+            .map(|_| {
+                let records = KeyIndex::try_new(&key_type, hasher.clone())?;
+                Ok(Mutex::new(Shard {
+                    records,
+                    best: Vec::new(),
+                    reserved: 0,
+                }))
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            table: Arc::clone(table),
+            cuts,
+            filter,
+            hasher,
+            shards,
+            reservation,
+        })
+    }
+
+    fn shard(&self, hash: u64) -> usize {
+        // The table of a shard takes the low and the highest bits.
+        (hash >> 32) as u32 as usize & (self.shards.len() - 1)
+    }
+
+    /// The places of the winners that are not tombstones, sorted, and the memory they keep
+    /// reserved; the rest is given back.
+    pub(crate) fn winners(&self) -> Result<(Vec<Place>, MemoryReservation)> {
+        let reservation = self.reservation.new_empty();
+        let mut winners = Vec::new();
+        for shard in &self.shards {
+            let shard = std::mem::take(&mut shard.lock().best);
+            reservation.try_grow(shard.len() * size_of::<Place>())?;
+            winners.extend(shard.iter().filter(|best| !best.tombstone).map(Place::from));
+        }
+        winners.sort_unstable();
+        Ok((winners, reservation))
+    }
+}
+
+impl Visit for Best {
+    /// Rows and their hashes, per shard.
+    type Scratch = Vec<Vec<(usize, u64)>>;
+
+    fn visit(&self, file: u32, batch: &VersionBatch, rows: &mut Self::Scratch) -> Result<()> {
+        let column = batch.features.first();
+        let column = column.ok_or_else(|| Error::internal("a batch of versions lacks its keys"))?;
+        let keys = Keys::try_new(column)?;
+        let ranks = Ranks::try_new(file, batch)?;
+        let passed = self
+            .filter
+            .as_ref()
+            .map(|filter| filter.evaluate(batch))
+            .transpose()?;
+        rows.resize_with(self.shards.len(), Vec::new);
+        for row in 0..batch.rows {
+            if passed
+                .as_ref()
+                .is_some_and(|passed| passed.is_null(row) || !passed.value(row))
+            {
+                continue;
+            }
+            if keys.is_null(row) {
+                let name = self.table.name();
+                let message = format!("a version of {name} has no record identifier");
+                return Err(Error::data_loss(message).into());
+            }
+            let hash = keys.hash(&self.hasher, row);
+            rows[self.shard(hash)].push((row, hash));
+        }
+        for (rows, shard) in rows.iter_mut().zip(&self.shards) {
+            if rows.is_empty() {
+                continue;
+            }
+            let mut shard = shard.lock();
+            for (row, hash) in rows.drain(..) {
+                shard.offer(hash, &keys, row, &ranks.get(row), &self.cuts)?;
+            }
+            shard.reserve(&self.reservation)?;
+        }
+        Ok(())
+    }
+}
+
+impl Shard {
+    fn offer(
+        &mut self,
+        hash: u64,
+        keys: &Keys<'_>,
+        row: usize,
+        rank: &Rank,
+        cuts: &Cuts,
+    ) -> Result<()> {
+        if !cuts.admit(rank) {
+            return Ok(());
+        }
+        let number = self.records.insert(hash, keys, row)? as usize;
+        match self.best.get_mut(number) {
+            Some(best) if *best < *rank => *best = *rank,
+            Some(_) => {}
+            None => self.best.push(*rank),
+        }
+        Ok(())
+    }
+
+    /// Reserves what has been allocated since the last time.
+    fn reserve(&mut self, reservation: &MemoryReservation) -> Result<()> {
+        let held = self.records.memory() + self.best.capacity() * size_of::<Rank>();
+        if held > self.reserved {
+            reservation.try_grow(held - self.reserved)?;
+            self.reserved = held;
+        }
+        Ok(())
+    }
+}
