@@ -1,0 +1,263 @@
+//! The engine: one per server. [`Engine::prepare`] looks at a statement, [`Engine::pin`] fixes what
+//! it will read, [`Engine::run`] streams its rows.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use arrow::datatypes::SchemaRef;
+use datafusion::execution::SessionState;
+use datafusion::scalar::ScalarValue;
+use featureflight_catalog::Result;
+use featureflight_catalog::listing::Lister;
+use featureflight_catalog::scan::versions::FileReader;
+use featureflight_catalog::snapshot::Catalog;
+use tokio::time::Instant;
+
+use crate::metadata::Browse;
+use crate::pinning;
+use crate::planning::Planning;
+use crate::query::admission::Admission;
+use crate::query::life::Token;
+use crate::query::{PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source};
+use crate::session::Session;
+
+/// How long one statement may plan, listings included, where the query timeout is not shorter.
+const PLANNING_TIMEOUT: Duration = Duration::from_mins(2);
+
+/// Limits and times, each with a sane default.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// Life of a cached listing; zero turns the cache off.
+    pub list_cache_ttl: Duration,
+    pub footer_cache_bytes: usize,
+    /// Memory all queries share.
+    pub memory_limit_bytes: usize,
+    /// Where intermediate results go that do not fit in memory; the system's temporary directory
+    /// if absent.
+    pub spill_directory: Option<PathBuf>,
+    pub spill_limit_bytes: u64,
+    pub target_partitions: usize,
+    /// Longest statement text.
+    pub max_sql_bytes: usize,
+    /// Queries that run at once, and how many more may wait.
+    pub max_running_queries: usize,
+    pub max_queued_queries: usize,
+    pub query_timeout: Option<Duration>,
+    /// A system-time cut younger than this may still gain rows.
+    pub settling_time: Duration,
+    pub idle_session_timeout: Duration,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, std::num::NonZeroUsize::get);
+        Self {
+            list_cache_ttl: Duration::from_secs(30),
+            footer_cache_bytes: 64 << 20,
+            memory_limit_bytes: 2 << 30,
+            spill_directory: None,
+            spill_limit_bytes: 50 << 30,
+            target_partitions: cores,
+            max_sql_bytes: 256 << 10,
+            max_running_queries: (cores * 2).max(8),
+            max_queued_queries: 128,
+            query_timeout: Some(Duration::from_hours(1)),
+            settling_time: Duration::from_mins(20),
+            idle_session_timeout: Duration::from_hours(1),
+        }
+    }
+}
+
+/// What a statement will answer, before it runs.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// As it leaves the server: no view types, timestamps in microseconds UTC.
+    pub schema: SchemaRef,
+    /// One field per parameter, named `$1`...; one the statement does not tell the type of is text.
+    pub parameters: SchemaRef,
+    /// True for statements with an effect on the session. They answer one row all the same, `OK`
+    /// in a column `status`, for drivers that fetch the result of whatever they run.
+    pub is_update: bool,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Engine {
+    pub catalog: Arc<Catalog>,
+    pub options: EngineOptions,
+    pub(crate) core: Arc<Core>,
+}
+
+/// What planning shares with the engine, and outlives a caller that went away.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) options: EngineOptions,
+    pub(crate) base: SessionState,
+    pub(crate) lister: Arc<Lister>,
+    pub(crate) reader: Arc<FileReader>,
+    pub(crate) queries: Arc<QueryLog>,
+    pub(crate) browse: Arc<Browse>,
+    pub(crate) planning: Planning,
+    pub(crate) admission: Admission,
+}
+
+impl Engine {
+    /// # Errors
+    /// `Unavailable` when the spill directory cannot be made.
+    pub fn new(catalog: Arc<Catalog>, options: EngineOptions) -> Result<Arc<Self>> {
+        let threads = (options.target_partitions * 2).max(8);
+        let lister = Arc::new(Lister::new(options.list_cache_ttl));
+        let reader = FileReader::new(options.footer_cache_bytes).correcting(&lister);
+        let core = Arc::new(Core {
+            catalog: Arc::clone(&catalog),
+            base: crate::runtime::base_state(&options)?,
+            lister,
+            reader: Arc::new(reader),
+            queries: Arc::default(),
+            browse: Arc::default(),
+            planning: Planning::new(threads),
+            admission: Admission::new(options.max_running_queries, options.max_queued_queries),
+            options: options.clone(),
+        });
+        // The first client to browse should not wait for every column of every group.
+        core.browse.relations(&catalog.snapshot());
+        Ok(Arc::new(Self {
+            catalog,
+            options,
+            core,
+        }))
+    }
+
+    /// Plans `sql` without running it; nothing is listed and nothing changes.
+    ///
+    /// # Errors
+    /// Those of planning.
+    pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Prepared> {
+        let (core, view, text) = (Arc::clone(&self.core), session.view(), sql.to_owned());
+        let planned = self
+            .core
+            .planning
+            .run(self.planning_limit(), move || {
+                pinning::prepare(core, view, text)
+            })
+            .await;
+        // Preparing is no query of its own in the log; a bug in it still gets an id.
+        planned.map_err(|error| match error.kind {
+            featureflight_catalog::Kind::Internal => self
+                .core
+                .queries
+                .receive(session.label(), "prepare")
+                .fail(error),
+            _ => error,
+        })
+    }
+
+    /// Executes the planning half of a statement: clocks resolved, listing taken. A statement with
+    /// an effect (`SET`, `USE`, `CREATE TEMP VIEW`, ...) has it here, once; its result is one row,
+    /// `OK`.
+    ///
+    /// # Errors
+    /// Those of planning and listing.
+    pub async fn pin(
+        self: &Arc<Self>,
+        session: &Arc<Session>,
+        sql: &str,
+        parameters: Option<Vec<ScalarValue>>,
+    ) -> Result<Arc<PinnedQuery>> {
+        let token = self.core.queries.receive(session.label(), sql);
+        let (core, of, text) = (Arc::clone(&self.core), Arc::clone(session), sql.to_owned());
+        let parameters = parameters.unwrap_or_default();
+        let pinned = self
+            .core
+            .planning
+            .run(self.planning_limit(), move || {
+                pinning::pin(core, of, text, parameters)
+            })
+            .await;
+        let pinned = match pinned {
+            Ok(pinned) => pinned,
+            Err(error) => return Err(token.fail(error)),
+        };
+        let id = token.id().to_owned();
+        Ok(Arc::new(PinnedQuery {
+            id,
+            schema: pinned.schema,
+            repeatable: pinned.repeatable,
+            unsettled: pinned.unsettled,
+            source: pinned.source,
+            entry: token.planned(pinned.files),
+            _session: Arc::clone(session),
+            ran: AtomicBool::new(false),
+        }))
+    }
+
+    /// Runs a pinned query; may be called again and gives the same rows, as a multiset.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when too many queries wait, `Aborted` for the second run of a query that
+    /// does not repeat, `DeadlineExceeded` after the query timeout, and those of planning.
+    pub async fn run(self: &Arc<Self>, query: &Arc<PinnedQuery>) -> Result<ResultStream> {
+        let token = Token::begin(&query.entry);
+        let deadline = self
+            .options
+            .query_timeout
+            .map(|timeout| Instant::now() + timeout);
+        let admitted = async {
+            let permit = match deadline {
+                Some(deadline) => tokio::time::timeout_at(deadline, self.core.admission.admit())
+                    .await
+                    .unwrap_or_else(|_| Err(crate::query::timed_out()))?,
+                None => self.core.admission.admit().await?,
+            };
+            query.claim()?;
+            Ok((permit, self.rows(query).await?))
+        };
+        match admitted.await {
+            Ok((permit, rows)) => {
+                let (query, token) = (Arc::clone(query), token.permitted());
+                Ok(crate::query::start(Run {
+                    query,
+                    rows,
+                    token,
+                    permit,
+                    deadline,
+                }))
+            }
+            Err(error) => Err(token.fail(error)),
+        }
+    }
+
+    /// What a run reads: the rows there are, or a physical plan over the pinned files.
+    async fn rows(&self, query: &Arc<PinnedQuery>) -> Result<Rows> {
+        let plan = match &query.source {
+            Source::Rows(batch) => return Ok(Rows::Ready(batch.clone())),
+            Source::Plan(plan) => plan,
+        };
+        let first = plan.first.lock().take();
+        let physical = if let Some(physical) = first {
+            physical
+        } else {
+            let (state, logical) = (Arc::clone(&plan.state), Arc::clone(&plan.logical));
+            let work = move || async move { pinning::physical_plan(&state, &logical).await };
+            self.core.planning.run(self.planning_limit(), work).await?
+        };
+        Ok(Rows::Plan(physical, plan.state.task_ctx()))
+    }
+
+    /// Running and recent queries.
+    pub fn queries(&self) -> Vec<QueryStatus> {
+        self.core.queries.statuses()
+    }
+
+    fn planning_limit(&self) -> Option<Duration> {
+        Some(
+            self.options
+                .query_timeout
+                .unwrap_or(PLANNING_TIMEOUT)
+                .min(PLANNING_TIMEOUT),
+        )
+    }
+}

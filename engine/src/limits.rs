@@ -1,0 +1,209 @@
+//! How complicated a plan may be. The text of a statement has its own limits where it is parsed; what
+//! CTEs and views multiply shows only in the plan. Optimizing takes time in proportion to a plan's
+//! nodes, and running it recurses over its depth on a worker's small stack; so each has a limit that
+//! ends in an error, where the process would end otherwise.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result as PlanResult;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
+use featureflight_catalog::{Error, Kind, Result};
+use featureflight_udf::TempView;
+
+/// Relations a statement reads when each use of a CTE or view counts as what it reads.
+const MAX_EXPANDED_RELATIONS: u64 = 512;
+
+/// Nodes of a logical plan, each use of a CTE or view counted.
+const MAX_PLAN_NODES: usize = 10_000;
+
+/// How deep an optimized plan, and an expression in it, may nest. Operators and expressions recurse
+/// on the two megabytes of a runtime's worker thread, where unoptimized builds get half as deep
+/// again as this before they overflow.
+const MAX_PLAN_DEPTH: usize = 100;
+const MAX_EXPRESSION_DEPTH: usize = 500;
+
+/// Refuses a statement whose CTEs and views multiply: a dozen that each use the one before twice
+/// keep planning busy for minutes, and nothing can interrupt it.
+pub(crate) fn check_expansion(
+    statement: &Statement,
+    views: &BTreeMap<String, TempView>,
+) -> Result<()> {
+    let mut expansion = Expansion::new(views);
+    let relations = match statement {
+        Statement::Statement(statement) => expansion.count(statement.as_ref()),
+        Statement::Explain(explain) => return check_expansion(&explain.statement, views),
+        Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => 0,
+    };
+    if relations > MAX_EXPANDED_RELATIONS {
+        return Err(too_complex(format!(
+            "the statement reads more than {MAX_EXPANDED_RELATIONS} relations when its CTEs and \
+             views are written out: use each of them less often"
+        )));
+    }
+    Ok(())
+}
+
+/// Counts relations, CTEs and views by what they read.
+struct Expansion<'a> {
+    views: &'a BTreeMap<String, TempView>,
+    /// What the CTEs met so far read, by lowercase name. Of several of one name the greatest.
+    ctes: HashMap<String, u64>,
+    /// What views read; one being counted counts as one, so that a circle ends.
+    counted: HashMap<String, u64>,
+    /// Queries that define a CTE, by address, as the visitor does not say so.
+    definitions: HashMap<*const ast::Query, String>,
+    /// What each query around the current place reads so far.
+    open: Vec<u64>,
+}
+
+impl<'a> Expansion<'a> {
+    fn new(views: &'a BTreeMap<String, TempView>) -> Self {
+        Self {
+            views,
+            ctes: HashMap::new(),
+            counted: HashMap::new(),
+            definitions: HashMap::new(),
+            open: Vec::new(),
+        }
+    }
+
+    fn count(&mut self, part: &impl Visit) -> u64 {
+        self.open.push(0);
+        let _ = part.visit(self);
+        self.open.pop().unwrap_or(0)
+    }
+
+    fn view(&mut self, name: &str) -> Option<u64> {
+        if let Some(known) = self.counted.get(name) {
+            return Some(*known);
+        }
+        let views = self.views;
+        let (_, view) = views
+            .iter()
+            .find(|(view, _)| view.eq_ignore_ascii_case(name))?;
+        self.counted.insert(name.to_owned(), 1);
+        let mut inside = Self::new(views);
+        inside.counted.clone_from(&self.counted);
+        let reads = inside.count(view.query.as_ref());
+        self.counted.extend(inside.counted);
+        self.counted.insert(name.to_owned(), reads);
+        Some(reads)
+    }
+
+    fn add(&mut self, reads: u64) {
+        if let Some(open) = self.open.last_mut() {
+            *open = open.saturating_add(reads);
+        }
+    }
+}
+
+impl Visitor for Expansion<'_> {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
+            let name = cte.alias.name.value.to_lowercase();
+            self.definitions
+                .insert(std::ptr::from_ref(cte.query.as_ref()), name);
+        }
+        self.open.push(0);
+        ControlFlow::Continue(())
+    }
+
+    fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+        let reads = self.open.pop().unwrap_or(0);
+        match self.definitions.get(&std::ptr::from_ref(query)) {
+            Some(name) => {
+                let known = self.ctes.entry(name.clone()).or_default();
+                *known = (*known).max(reads).max(1);
+            }
+            None => self.add(reads),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_relation(&mut self, relation: &ast::ObjectName) -> ControlFlow<()> {
+        let name = relation.0.last().and_then(|part| part.as_ident());
+        let name = name
+            .map(|name| name.value.to_lowercase())
+            .unwrap_or_default();
+        let cte = (relation.0.len() == 1)
+            .then(|| self.ctes.get(&name).copied())
+            .flatten();
+        let reads = cte.or_else(|| self.view(&name)).unwrap_or(1);
+        self.add(reads);
+        ControlFlow::Continue(())
+    }
+}
+
+/// Refuses a plan with too many nodes, before it is optimized.
+pub(crate) fn check_size(plan: &LogicalPlan) -> Result<()> {
+    let mut nodes = 0_usize;
+    let walked = plan.apply_with_subqueries(|_| {
+        nodes += 1;
+        Ok(if nodes > MAX_PLAN_NODES {
+            TreeNodeRecursion::Stop
+        } else {
+            TreeNodeRecursion::Continue
+        })
+    });
+    walked.map_err(crate::error::classify)?;
+    if nodes > MAX_PLAN_NODES {
+        return Err(too_complex(format!(
+            "the query has more than {MAX_PLAN_NODES} steps when its CTEs and views are written \
+             out: use fewer of them, or fewer set operations"
+        )));
+    }
+    Ok(())
+}
+
+/// Refuses an optimized plan that is too deep to run.
+pub(crate) fn check_depth(plan: &LogicalPlan) -> Result<()> {
+    let depth = plan_depth(plan).map_err(crate::error::classify)?;
+    if depth > MAX_PLAN_DEPTH {
+        return Err(too_complex(format!(
+            "the query nests {depth} steps, the limit is {MAX_PLAN_DEPTH}: split it with temporary \
+             tables or simplify it"
+        )));
+    }
+    let mut deepest = 0;
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            deepest = deepest.max(expression_depth(expr)?);
+            Ok(TreeNodeRecursion::Continue)
+        })
+    })
+    .map_err(crate::error::classify)?;
+    if deepest > MAX_EXPRESSION_DEPTH {
+        return Err(too_complex(format!(
+            "an expression nests {deepest} operators, the limit is {MAX_EXPRESSION_DEPTH}: write \
+             long OR chains as IN lists"
+        )));
+    }
+    Ok(())
+}
+
+fn plan_depth(plan: &LogicalPlan) -> PlanResult<usize> {
+    let mut below = 0;
+    for input in plan.inputs() {
+        below = below.max(plan_depth(input)?);
+    }
+    Ok(below + 1)
+}
+
+fn expression_depth(expr: &Expr) -> PlanResult<usize> {
+    let mut below = 0;
+    expr.apply_children(|child| {
+        below = below.max(expression_depth(child)?);
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(below + 1)
+}
+
+fn too_complex(message: String) -> Error {
+    Error::new(Kind::ResourceExhausted, message)
+}

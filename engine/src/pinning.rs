@@ -1,0 +1,302 @@
+//! From text to a pinned plan. Runs on a planning thread: everything here may recurse deeply and
+//! compute for long.
+
+use std::sync::Arc;
+
+use arrow::array::{RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::execution_props::ExecutionProps;
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::scalar::ScalarValue;
+use datafusion::sql::parser::Statement;
+use featureflight_catalog::pin::Pin;
+use featureflight_catalog::scan::history::ScanContext;
+use featureflight_catalog::{Error, Instant, Kind, Result};
+use featureflight_udf::planner::Planned;
+use featureflight_udf::{Clocks, StatementContext};
+use parking_lot::Mutex;
+
+use crate::boundary::{announced, announced_type};
+use crate::catalogs::StatementCatalogs;
+use crate::effects;
+use crate::engine::{Core, Prepared};
+use crate::error::classify;
+use crate::limits;
+use crate::query::{PinnedPlan, Source};
+use crate::repeat;
+use crate::session::{Session, SessionView};
+use crate::settings;
+use crate::statement::{self, Command};
+use crate::system::SystemContext;
+
+/// The result of [`pin`].
+pub(crate) struct Pinned {
+    pub(crate) schema: SchemaRef,
+    pub(crate) source: Source,
+    pub(crate) repeatable: bool,
+    pub(crate) unsettled: bool,
+    pub(crate) files: usize,
+}
+
+/// One statement's planning: the session as it was when the statement began.
+pub(crate) struct Scope {
+    pub(crate) core: Arc<Core>,
+    pub(crate) session: SessionView,
+    /// `None` while the statement is only prepared.
+    pub(crate) parameters: Option<Vec<ScalarValue>>,
+}
+
+/// Everything one query is planned against.
+pub(crate) struct Ground {
+    pub(crate) state: SessionState,
+    pub(crate) context: Arc<StatementContext>,
+}
+
+impl Scope {
+    /// The state and context of one query under `clocks`.
+    pub(crate) fn ground(&self, clocks: Clocks) -> Ground {
+        let core = &self.core;
+        let snapshot = core.catalog.snapshot();
+        let started = Instant::now();
+        let system = SystemContext {
+            catalog: Arc::clone(&core.catalog),
+            snapshot: Arc::clone(&snapshot),
+            lister: Arc::clone(&core.lister),
+            queries: Arc::clone(&core.queries),
+        };
+        let catalogs =
+            StatementCatalogs::new(&system, Arc::clone(&core.browse), self.session.clone());
+        let mut state = core.base.clone();
+        state.register_catalog_list(Arc::new(catalogs));
+        // now() is the same throughout a statement and in every run of it, and follows the clock.
+        let now = clocks.system.unwrap_or(started);
+        *state.execution_props_mut() =
+            ExecutionProps::new().with_query_execution_start_time(clock_time(now));
+        let context = StatementContext {
+            catalog: snapshot,
+            scan: ScanContext {
+                pin: Arc::new(Pin::new(Arc::clone(&core.lister), started)),
+                reader: Arc::clone(&core.reader),
+            },
+            clocks,
+            schema: self.session.schema.clone(),
+            views: Arc::clone(&self.session.views),
+            parameters: self.parameters.clone(),
+        };
+        Ground {
+            state,
+            context: Arc::new(context),
+        }
+    }
+}
+
+impl Ground {
+    /// The logical plan of a query, within limits.
+    pub(crate) async fn plan(&self, statement: Statement) -> Result<Planned> {
+        limits::check_expansion(&statement, &self.context.views)?;
+        let planned =
+            featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
+        limits::check_size(&planned.plan)?;
+        Ok(planned)
+    }
+}
+
+/// Plans a statement for its schema only.
+pub(crate) async fn prepare(
+    core: Arc<Core>,
+    session: SessionView,
+    sql: String,
+) -> Result<Prepared> {
+    let command = parse(&core, &sql)?;
+    let is_update = command.is_effect();
+    let scope = Scope {
+        core,
+        session,
+        parameters: None,
+    };
+    let (schema, parameters) = match command {
+        Command::Query(statement) => {
+            let ground = scope.ground(scope.session.clocks);
+            let Planned { plan, parameters } = ground.plan(statement).await?;
+            let plan = shown_types(plan);
+            // Types that only analysis settles; a plan with open parameters may not get there.
+            let options = ground.state.config_options();
+            let analyzed =
+                ground
+                    .state
+                    .analyzer()
+                    .execute_and_check(plan.clone(), options, |_, _| {});
+            let schema = match analyzed {
+                Ok(analyzed) => announced(analyzed.schema().as_arrow()),
+                Err(_) if !parameters.is_empty() => announced(plan.schema().as_arrow()),
+                Err(error) => return Err(classify(error)),
+            };
+            (schema, parameters)
+        }
+        Command::Show(_) => (settings::show_schema(), Vec::new()),
+        effect => (effects::schema(), effects::check(&scope, effect).await?),
+    };
+    Ok(Prepared {
+        schema,
+        parameters: parameter_fields(&parameters),
+        is_update,
+    })
+}
+
+fn parameter_fields(types: &[Option<DataType>]) -> SchemaRef {
+    let fields: Fields = types
+        .iter()
+        .enumerate()
+        .map(|(index, found)| {
+            let found = found.as_ref().map_or(DataType::Utf8, announced_type);
+            Field::new(format!("${}", index + 1), found, true)
+        })
+        .collect();
+    Arc::new(Schema::new(fields))
+}
+
+/// Plans a statement, takes its listings and fixes them; or has its effect.
+pub(crate) async fn pin(
+    core: Arc<Core>,
+    session: Arc<Session>,
+    sql: String,
+    parameters: Vec<ScalarValue>,
+) -> Result<Pinned> {
+    let command = parse(&core, &sql)?;
+    let scope = Scope {
+        core,
+        session: session.view(),
+        parameters: Some(parameters),
+    };
+    match command {
+        Command::Query(statement) => pin_query(&scope, statement).await,
+        Command::Show(wanted) => {
+            effects::no_parameters(&scope)?;
+            Ok(Pinned::rows(settings::show(&wanted, scope.session.clocks)?))
+        }
+        effect => {
+            effects::apply(&scope, &session, effect).await?;
+            let ok: StringArray = [Some("OK")].into_iter().collect();
+            let row = RecordBatch::try_new(effects::schema(), vec![Arc::new(ok)]);
+            Ok(Pinned::rows(row.map_err(crate::error::internal)?))
+        }
+    }
+}
+
+impl Pinned {
+    fn rows(batch: RecordBatch) -> Self {
+        Self {
+            schema: batch.schema(),
+            source: Source::Rows(batch),
+            repeatable: true,
+            unsettled: false,
+            files: 0,
+        }
+    }
+}
+
+async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
+    let ground = scope.ground(scope.session.clocks);
+    let planned = ground.plan(statement).await?;
+    let Ground { state, context } = ground;
+    let plan = repeat::settle_ties(shown_types(planned.plan)).map_err(classify)?;
+    let repeatable = repeat::repeats(&plan).map_err(classify)?;
+    let optimized = state.optimize(&plan).map_err(classify)?;
+    limits::check_depth(&optimized)?;
+    // Making the physical plan asks every provider for its files.
+    let physical = physical_plan(&state, &optimized).await?;
+    let pin = &context.scan.pin;
+    pin.freeze();
+    let schema = announced(&sent_schema(
+        optimized.schema().as_arrow(),
+        &physical.schema(),
+    ));
+    Ok(Pinned {
+        schema,
+        repeatable,
+        unsettled: unsettled(scope, &context),
+        files: pin.pinned_files(),
+        source: Source::Plan(PinnedPlan {
+            state: Arc::new(state),
+            logical: Arc::new(optimized),
+            first: Mutex::new(Some(physical)),
+        }),
+    })
+}
+
+/// The physical plan of an optimized logical one.
+pub(crate) async fn physical_plan(
+    state: &SessionState,
+    optimized: &LogicalPlan,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    state
+        .query_planner()
+        .create_physical_plan(optimized, state)
+        .await
+        .map_err(classify)
+}
+
+/// A column is announced without nulls only when both plans say so.
+fn sent_schema(logical: &Schema, physical: &Schema) -> Schema {
+    let fields = logical.fields().iter().enumerate().map(|(index, field)| {
+        let nullable = physical
+            .fields()
+            .get(index)
+            .is_none_or(|field| field.is_nullable());
+        if nullable && !field.is_nullable() {
+            Arc::new(Field::clone(field).with_nullable(true))
+        } else {
+            Arc::clone(field)
+        }
+    });
+    Schema::new_with_metadata(fields.collect::<Fields>(), logical.metadata().clone())
+}
+
+/// `DESCRIBE` shows the types a client will get.
+fn shown_types(plan: LogicalPlan) -> LogicalPlan {
+    match plan {
+        LogicalPlan::DescribeTable(mut describe) => {
+            describe.schema = announced(&describe.schema);
+            LogicalPlan::DescribeTable(describe)
+        }
+        other => other,
+    }
+}
+
+/// Whether what was read may still gain rows: some relation has no system-time cut, or a young one.
+fn unsettled(scope: &Scope, context: &StatementContext) -> bool {
+    let settling = i64::try_from(scope.core.options.settling_time.as_micros()).unwrap_or(i64::MAX);
+    let started = context.scan.pin.started;
+    let settled = Instant::from_micros(started.micros.saturating_sub(settling));
+    !context.scan.pin.is_cut_by(settled)
+}
+
+fn parse(core: &Core, sql: &str) -> Result<Command> {
+    let most = core.options.max_sql_bytes;
+    if sql.len() > most {
+        return Err(Error::new(
+            Kind::ResourceExhausted,
+            format!(
+                "the statement has {} bytes, the limit is {most}: pass long lists as parameters or \
+                 join a table",
+                sql.len()
+            ),
+        ));
+    }
+    statement::classify(featureflight_udf::dialect::parse(sql)?)
+}
+
+/// As `now()` can say it: its type ends in the year 2262.
+fn clock_time(instant: Instant) -> chrono::DateTime<chrono::Utc> {
+    let bounded = instant
+        .micros
+        .clamp(i64::MIN / 1_000 + 1, i64::MAX / 1_000 - 1);
+    let nanos = if bounded == instant.micros {
+        i64::from(instant.nanos)
+    } else {
+        0
+    };
+    chrono::DateTime::from_timestamp_nanos(bounded * 1_000 + nanos)
+}

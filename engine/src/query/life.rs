@@ -1,0 +1,446 @@
+//! The life of a query as a token that only moves forward: received → planned, and for each run of
+//! it permitted → streaming → finished. A token that is dropped on the way is a cancelled query.
+//! Every end, planned or run, writes one log line.
+
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Instant as Moment, SystemTime};
+
+use featureflight_catalog::{Error, Kind};
+use parking_lot::Mutex;
+use uuid::Uuid;
+
+/// Finished queries that `system.queries` remembers.
+const RECENT: usize = 1_000;
+
+/// Bytes of a statement that logs and `system.queries` show.
+const SHOWN_STATEMENT: usize = 2_000;
+
+/// Where a query stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueryState {
+    Planning,
+    /// Planned and pinned, not running.
+    Planned,
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+    Cancelled,
+}
+
+impl QueryState {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Planning => "planning",
+            Self::Planned => "planned",
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// One query as `system.queries` shows it; times in milliseconds.
+#[derive(Debug, Clone)]
+pub struct QueryStatus {
+    pub id: String,
+    /// The session's label.
+    pub session: String,
+    pub statement: String,
+    pub state: QueryState,
+    pub started: SystemTime,
+    pub planning_ms: Option<u64>,
+    pub queued_ms: Option<u64>,
+    pub running_ms: Option<u64>,
+    pub rows: u64,
+    pub bytes: u64,
+    pub files: u64,
+    /// What the user was told when it failed.
+    pub error: Option<String>,
+}
+
+/// One query, shared by its token, its pinned plan and the log.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) id: String,
+    session: String,
+    statement: String,
+    started: SystemTime,
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    files: AtomicU64,
+    times: Mutex<Times>,
+    log: Arc<QueryLog>,
+}
+
+#[derive(Debug, Clone)]
+struct Times {
+    state: QueryState,
+    since: Moment,
+    planning_ms: Option<u64>,
+    queued_ms: Option<u64>,
+    running_ms: Option<u64>,
+    error: Option<String>,
+}
+
+impl Entry {
+    fn status(&self) -> QueryStatus {
+        let times = self.times.lock().clone();
+        let so_far = |done: Option<u64>, current: QueryState| {
+            done.or_else(|| (times.state == current).then(|| millis(times.since)))
+        };
+        QueryStatus {
+            id: self.id.clone(),
+            session: self.session.clone(),
+            statement: self.statement.clone(),
+            state: times.state,
+            started: self.started,
+            planning_ms: so_far(times.planning_ms, QueryState::Planning),
+            queued_ms: so_far(times.queued_ms, QueryState::Queued),
+            running_ms: so_far(times.running_ms, QueryState::Running),
+            rows: self.rows.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            files: self.files.load(Ordering::Relaxed),
+            error: times.error.clone(),
+        }
+    }
+
+    fn log_line(&self) {
+        let QueryStatus {
+            id,
+            session,
+            statement,
+            state,
+            started: _,
+            planning_ms,
+            queued_ms,
+            running_ms,
+            rows,
+            bytes,
+            files,
+            error,
+        } = self.status();
+        tracing::info!(
+            target: "featureflight::query",
+            query = id,
+            session,
+            statement,
+            outcome = state.name(),
+            error,
+            rows,
+            bytes,
+            files,
+            planning_ms,
+            queued_ms,
+            running_ms,
+            "query"
+        );
+    }
+}
+
+/// Running and recent queries.
+#[derive(Debug, Default)]
+pub struct QueryLog {
+    inner: Mutex<Queries>,
+}
+
+#[derive(Debug, Default)]
+struct Queries {
+    live: HashMap<String, Arc<Entry>>,
+    recent: VecDeque<QueryStatus>,
+}
+
+impl QueryLog {
+    /// A statement came in.
+    pub(crate) fn receive(self: &Arc<Self>, session: &str, sql: &str) -> Token<Received> {
+        let entry = Arc::new(Entry {
+            id: Uuid::new_v4().to_string(),
+            session: session.to_owned(),
+            statement: shortened(sql),
+            started: SystemTime::now(),
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            times: Mutex::new(Times {
+                state: QueryState::Planning,
+                since: Moment::now(),
+                planning_ms: None,
+                queued_ms: None,
+                running_ms: None,
+                error: None,
+            }),
+            log: Arc::clone(self),
+        });
+        self.inner
+            .lock()
+            .live
+            .insert(entry.id.clone(), Arc::clone(&entry));
+        Token::new(entry)
+    }
+
+    /// Live queries, then finished ones, newest first.
+    pub fn statuses(&self) -> Vec<QueryStatus> {
+        let inner = self.inner.lock();
+        let mut live: Vec<_> = inner.live.values().map(|entry| entry.status()).collect();
+        live.sort_by_key(|query| std::cmp::Reverse(query.started));
+        live.extend(inner.recent.iter().rev().cloned());
+        live
+    }
+
+    fn retire(&self, entry: &Entry) {
+        let mut inner = self.inner.lock();
+        if inner.live.remove(&entry.id).is_none() {
+            inner.recent.retain(|query| query.id != entry.id);
+        }
+        if inner.recent.len() >= RECENT {
+            inner.recent.pop_front();
+        }
+        inner.recent.push_back(entry.status());
+    }
+
+    fn revive(&self, entry: &Arc<Entry>) {
+        let mut inner = self.inner.lock();
+        inner.recent.retain(|query| query.id != entry.id);
+        inner.live.insert(entry.id.clone(), Arc::clone(entry));
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Received;
+#[derive(Debug)]
+pub(crate) struct Queued;
+#[derive(Debug)]
+pub(crate) struct Running;
+
+/// See the module.
+pub(crate) struct Token<S> {
+    entry: Arc<Entry>,
+    /// False once the query has gone on or ended: dropping the token then means nothing.
+    open: bool,
+    state: PhantomData<S>,
+}
+
+impl<S> Token<S> {
+    fn new(entry: Arc<Entry>) -> Self {
+        Self {
+            entry,
+            open: true,
+            state: PhantomData,
+        }
+    }
+
+    pub(crate) fn id(&self) -> &str {
+        &self.entry.id
+    }
+
+    /// The query failed. What a bug says goes to the log, the user gets the query's id.
+    pub(crate) fn fail(mut self, error: Error) -> Error {
+        self.open = false;
+        let error = shown(error, &self.entry.id);
+        let state = match error.kind {
+            Kind::Cancelled => QueryState::Cancelled,
+            _ => QueryState::Failed,
+        };
+        end(&self.entry, state, Some(&error));
+        error
+    }
+
+    fn advance<T>(mut self, to: QueryState) -> Token<T> {
+        self.open = false;
+        step(&self.entry, to);
+        Token::new(Arc::clone(&self.entry))
+    }
+}
+
+impl Token<Received> {
+    /// Planned and pinned; the entry lives on in the pinned query.
+    pub(crate) fn planned(mut self, files: usize) -> Arc<Entry> {
+        let entry = Arc::clone(&self.entry);
+        self.open = false;
+        entry.files.store(files as u64, Ordering::Relaxed);
+        step(&entry, QueryState::Planned);
+        entry
+    }
+}
+
+impl Token<Queued> {
+    /// A run of a planned query begins: it waits for its permit.
+    pub(crate) fn begin(entry: &Arc<Entry>) -> Self {
+        entry.rows.store(0, Ordering::Relaxed);
+        entry.bytes.store(0, Ordering::Relaxed);
+        {
+            let mut times = entry.times.lock();
+            times.queued_ms = None;
+            times.running_ms = None;
+            times.error = None;
+            times.state = QueryState::Queued;
+            times.since = Moment::now();
+        }
+        entry.log.revive(entry);
+        Self::new(Arc::clone(entry))
+    }
+
+    pub(crate) fn permitted(self) -> Token<Running> {
+        self.advance(QueryState::Running)
+    }
+}
+
+impl Token<Running> {
+    pub(crate) fn sent(&self, rows: usize, bytes: usize) {
+        self.entry.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.entry.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn succeed(mut self) {
+        self.open = false;
+        end(&self.entry, QueryState::Succeeded, None);
+    }
+}
+
+impl<S> Drop for Token<S> {
+    fn drop(&mut self) {
+        if self.open {
+            end(&self.entry, QueryState::Cancelled, None);
+        }
+    }
+}
+
+impl<S> fmt::Debug for Token<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Token").field(&self.id()).finish()
+    }
+}
+
+/// Nobody will run the query any more: its ticket is gone.
+pub(crate) fn forget(entry: &Entry) {
+    if entry.times.lock().state == QueryState::Planned {
+        entry.log.retire(entry);
+    }
+}
+
+fn step(entry: &Entry, to: QueryState) {
+    let mut times = entry.times.lock();
+    let spent = Some(millis(times.since));
+    match times.state {
+        QueryState::Planning => times.planning_ms = spent,
+        QueryState::Queued => times.queued_ms = spent,
+        QueryState::Running => times.running_ms = spent,
+        QueryState::Planned
+        | QueryState::Succeeded
+        | QueryState::Failed
+        | QueryState::Cancelled => {}
+    }
+    times.state = to;
+    times.since = Moment::now();
+}
+
+fn end(entry: &Entry, state: QueryState, error: Option<&Error>) {
+    step(entry, state);
+    entry.times.lock().error = error.map(|error| error.message.clone());
+    entry.log.retire(entry);
+    entry.log_line();
+}
+
+/// The error as the user sees it; the details of a bug are logged here, once.
+fn shown(error: Error, id: &str) -> Error {
+    if error.kind != Kind::Internal {
+        return error;
+    }
+    let details = details(&error);
+    tracing::error!(target: "featureflight::query", query = id, details, "internal error");
+    Error::internal(format!(
+        "internal error: tell the operator the request id {id}"
+    ))
+}
+
+fn details(error: &Error) -> String {
+    let mut text = error.message.clone();
+    let mut next = std::error::Error::source(error);
+    while let Some(source) = next {
+        text = format!("{text}: {source}");
+        next = source.source();
+    }
+    text
+}
+
+fn millis(since: Moment) -> u64 {
+    u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// `sql` on one line, cut between characters.
+fn shortened(sql: &str) -> String {
+    let end = sql.floor_char_boundary(SHOWN_STATEMENT);
+    let mut text: String = sql[..end]
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    if end < sql.len() {
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statements_are_cut_between_characters() {
+        let sql = "é".repeat(SHOWN_STATEMENT);
+        let text = shortened(&sql);
+        assert!(text.ends_with('…'));
+        assert_eq!(shortened("select 1\nfrom t"), "select 1 from t");
+        let odd = format!("x{sql}");
+        assert!(shortened(&odd).len() <= SHOWN_STATEMENT + '…'.len_utf8());
+    }
+
+    #[test]
+    fn a_dropped_token_is_a_cancelled_query() {
+        let log = Arc::new(QueryLog::default());
+        drop(log.receive("session-1", "select 1"));
+        let statuses = log.statuses();
+        assert_eq!(statuses.len(), 1);
+        assert_eq!(statuses[0].state, QueryState::Cancelled);
+    }
+
+    #[test]
+    fn a_bug_gives_the_user_the_request_id_and_nothing_else() {
+        let log = Arc::new(QueryLog::default());
+        let token = log.receive("session-1", "select 1");
+        let id = token.id().to_owned();
+        let error = token.fail(Error::internal("index 3 out of bounds of the secret"));
+        assert!(error.message.contains(&id));
+        assert!(!error.message.contains("secret"));
+        assert!(error.source.is_none());
+    }
+
+    #[test]
+    fn each_run_counts_its_own_rows() {
+        let log = Arc::new(QueryLog::default());
+        let entry = log.receive("session-1", "select 1").planned(2);
+        for _ in 0..2 {
+            let running = Token::begin(&entry).permitted();
+            running.sent(5, 40);
+            running.succeed();
+            let statuses = log.statuses();
+            assert_eq!(statuses.len(), 1);
+            assert_eq!((statuses[0].rows, statuses[0].files), (5, 2));
+            assert_eq!(statuses[0].state, QueryState::Succeeded);
+        }
+    }
+
+    #[test]
+    fn finished_queries_are_remembered_up_to_a_limit() {
+        let log = Arc::new(QueryLog::default());
+        for _ in 0..RECENT + 5 {
+            drop(log.receive("session-1", "select 1"));
+        }
+        assert_eq!(log.statuses().len(), RECENT);
+    }
+}

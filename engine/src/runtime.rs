@@ -1,0 +1,90 @@
+//! What queries run in: one memory pool, one spill directory with a quota, no object store that SQL
+//! could name, and a session state that every statement starts from.
+
+use std::sync::Arc;
+
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::SessionState;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::object_store::ObjectStoreRegistry;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::object_store::ObjectStore;
+use datafusion::prelude::SessionConfig;
+use featureflight_catalog::Result;
+use url::Url;
+
+use crate::engine::EngineOptions;
+use crate::metadata::CATALOG;
+use crate::session::DEFAULT_SCHEMA;
+
+/// How many consumers an error of the memory pool names, for the log.
+const NAMED_CONSUMERS: std::num::NonZeroUsize = match std::num::NonZeroUsize::new(5) {
+    Some(count) => count,
+    None => std::num::NonZeroUsize::MIN,
+};
+
+/// The state every statement starts from.
+///
+/// # Errors
+/// `Unavailable` when the spill directory cannot be made.
+pub(crate) fn base_state(options: &EngineOptions) -> Result<SessionState> {
+    let mut config = SessionConfig::new()
+        .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
+        .with_create_default_catalog_and_schema(false)
+        // The engine brings its own, which shows no engine settings.
+        .with_information_schema(false)
+        .with_target_partitions(options.target_partitions.max(1));
+    let settings = config.options_mut();
+    settings.execution.time_zone = Some("+00:00".to_owned());
+    settings.sql_parser.enable_ident_normalization = true;
+    settings.execution.collect_statistics = false;
+    let builder = SessionStateBuilder::new()
+        .with_config(config)
+        .with_runtime_env(Arc::new(runtime_env(options)?))
+        .with_default_features();
+    let mut state = featureflight_udf::planner::extend(builder).build();
+    crate::functions::guard(&mut state)?;
+    Ok(state)
+}
+
+fn runtime_env(options: &EngineOptions) -> Result<RuntimeEnv> {
+    let mode = match &options.spill_directory {
+        Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
+        None => DiskManagerMode::OsTmpDirectory,
+    };
+    let disk = DiskManagerBuilder::default()
+        .with_mode(mode)
+        .with_max_temp_directory_size(options.spill_limit_bytes);
+    let pool = TrackConsumersPool::new(
+        FairSpillPool::new(options.memory_limit_bytes),
+        NAMED_CONSUMERS,
+    );
+    RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(pool))
+        .with_disk_manager_builder(disk)
+        .with_object_store_registry(Arc::new(NoStores))
+        .build()
+        .map_err(crate::error::classify)
+}
+
+/// Files are read by the catalog's own scans, each from its own store; no URL opens anything.
+#[derive(Debug)]
+struct NoStores;
+
+impl ObjectStoreRegistry for NoStores {
+    fn register_store(
+        &self,
+        _url: &Url,
+        _store: Arc<dyn ObjectStore>,
+    ) -> Option<Arc<dyn ObjectStore>> {
+        None
+    }
+
+    fn get_store(&self, url: &Url) -> PlanResult<Arc<dyn ObjectStore>> {
+        Err(DataFusionError::Plan(format!(
+            "{url} cannot be read: only tables can"
+        )))
+    }
+}

@@ -1,0 +1,127 @@
+//! Which statements are the session's own: those with an effect on it and those that show it. The
+//! rest is for the planner, which refuses what is not a query.
+
+use datafusion::sql::parser::{ResetStatement, Statement};
+use datafusion::sql::sqlparser::ast;
+use featureflight_catalog::{Error, Result};
+
+use crate::settings::Setting;
+use crate::views::{CreateView, DropViews};
+
+/// One parsed statement.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A query, `EXPLAIN` of one, `SHOW TABLES` and its like, or what planning will refuse.
+    Query(Statement),
+    /// `None`: back to its default.
+    Set(Setting, Option<ast::Expr>),
+    Reset(Vec<Setting>),
+    Show(Vec<Setting>),
+    Use(ast::ObjectName),
+    CreateView(Box<CreateView>),
+    DropViews(DropViews),
+}
+
+impl Command {
+    /// Whether it changes the session instead of answering rows.
+    pub(crate) fn is_effect(&self) -> bool {
+        match self {
+            Self::Query(_) | Self::Show(_) => false,
+            Self::Set(..)
+            | Self::Reset(_)
+            | Self::Use(_)
+            | Self::CreateView(_)
+            | Self::DropViews(_) => true,
+        }
+    }
+}
+
+/// # Errors
+/// `InvalidArgument` for a malformed statement of the session's.
+pub(crate) fn classify(statement: Statement) -> Result<Command> {
+    match statement {
+        Statement::Statement(inner) => classify_sql(*inner),
+        Statement::Reset(ResetStatement::Variable(name)) => {
+            Ok(Command::Reset(Setting::several(&parts(&name))?))
+        }
+        other => Ok(Command::Query(other)),
+    }
+}
+
+fn classify_sql(statement: ast::Statement) -> Result<Command> {
+    use ast::Statement as S;
+    match statement {
+        S::Set(set) => classify_set(set),
+        S::ShowVariable { variable } => {
+            let parts: Vec<_> = variable.iter().map(|part| part.value.clone()).collect();
+            Ok(Command::Show(Setting::several(&parts)?))
+        }
+        S::Use(ast::Use::Object(name) | ast::Use::Schema(name) | ast::Use::Database(name)) => {
+            Ok(Command::Use(name))
+        }
+        S::CreateView(view) => Ok(Command::CreateView(Box::new(CreateView::new(view)?))),
+        S::Drop {
+            object_type: ast::ObjectType::View,
+            if_exists,
+            names,
+            cascade,
+            ..
+        } => {
+            if cascade {
+                return Err(Error::invalid(
+                    "DROP VIEW has no CASCADE here: name each view",
+                ));
+            }
+            Ok(Command::DropViews(DropViews { names, if_exists }))
+        }
+        other => Ok(Command::Query(Statement::Statement(Box::new(other)))),
+    }
+}
+
+fn classify_set(set: ast::Set) -> Result<Command> {
+    match set {
+        ast::Set::SingleAssignment {
+            scope: None,
+            hivevar: false,
+            variable,
+            mut values,
+        } => {
+            let setting = Setting::named(&parts(&variable))?;
+            match (values.pop(), values.is_empty()) {
+                (Some(value), true) => Ok(Command::Set(
+                    setting,
+                    (!is_default(&value)).then_some(value),
+                )),
+                _ => Err(Error::invalid(format!("SET {setting} takes one value"))),
+            }
+        }
+        ast::Set::SingleAssignment { .. } => Err(Error::invalid(
+            "SET takes no scope here: settings are the session's",
+        )),
+        other => Err(Error::invalid(format!(
+            "{other}: settings are set one by one, SET featureflight.NAME = VALUE"
+        ))),
+    }
+}
+
+/// `NULL` and `DEFAULT` both mean the default.
+fn is_default(value: &ast::Expr) -> bool {
+    match value {
+        ast::Expr::Value(value) => matches!(value.value, ast::Value::Null),
+        ast::Expr::Identifier(name) => {
+            name.quote_style.is_none() && name.value.eq_ignore_ascii_case("default")
+        }
+        _ => false,
+    }
+}
+
+/// The parts of a name as typed.
+pub(crate) fn parts(name: &ast::ObjectName) -> Vec<String> {
+    name.0
+        .iter()
+        .map(|part| match part.as_ident() {
+            Some(ident) => ident.value.clone(),
+            None => part.to_string(),
+        })
+        .collect()
+}

@@ -1,0 +1,178 @@
+use std::fmt::Write as _;
+
+use featureflight_catalog::Kind;
+
+use super::server;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_chains_end_in_an_error_or_an_answer_and_never_the_process() {
+    let server = server().await;
+    for terms in [400, 2_000, 20_000] {
+        for (first, next) in [
+            ("SELECT 1", "+1"),
+            ("SELECT age FROM customers WHERE age = 1", " OR age = 1"),
+            (
+                "SELECT age FROM customers WHERE age = 1",
+                " OR age + age = 1",
+            ),
+            ("SELECT 'a'", "||'a'"),
+            ("SELECT 1", "::int"),
+            ("SELECT 1", " UNION ALL SELECT 1"),
+            ("SELECT -", "-"),
+            ("SELECT NOT ", "NOT "),
+        ] {
+            let mut sql = first.to_owned();
+            sql.push_str(&next.repeat(terms));
+            match server.rows(&sql).await {
+                Ok(_) => {}
+                Err(error) => assert!(
+                    matches!(error.kind, Kind::ResourceExhausted | Kind::InvalidArgument),
+                    "{first}{next} {terms}: {error}"
+                ),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ctes_that_double_are_refused_soon() {
+    let server = server().await;
+    let mut sql = "WITH t0 AS (SELECT 1 AS x)".to_owned();
+    for level in 1..=22 {
+        let below = level - 1;
+        write!(
+            sql,
+            ", t{level} AS (SELECT a.x FROM t{below} a JOIN t{below} b ON a.x = b.x)"
+        )
+        .unwrap();
+    }
+    sql.push_str(" SELECT * FROM t22");
+    let started = std::time::Instant::now();
+    let error = server.error(&sql).await;
+    assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+    assert!(started.elapsed().as_secs() < 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chain_of_ctes_that_is_too_deep_to_run_is_refused() {
+    let server = server().await;
+    let mut sql = "WITH t0 AS (SELECT value AS x FROM range(3))".to_owned();
+    for level in 1..=1_000 {
+        write!(
+            sql,
+            ", t{level} AS (SELECT DISTINCT x + 1 AS x FROM t{})",
+            level - 1
+        )
+        .unwrap();
+    }
+    sql.push_str(" SELECT * FROM t1000");
+    let error = server.error(&sql).await;
+    assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deepest_plans_that_are_let_through_run_on_a_workers_stack() {
+    let server = server().await;
+    for step in [
+        "SELECT DISTINCT x + random() * 0 AS x FROM below",
+        "SELECT sum(x) OVER (ORDER BY x) AS x FROM below",
+        "SELECT a.x + random() * 0 AS x FROM below a JOIN range(3) b ON a.x = b.value",
+        "SELECT max(x) AS x FROM below GROUP BY x % 7",
+        "SELECT x FROM below ORDER BY x LIMIT 9",
+        "SELECT a.x FROM below a LEFT JOIN customers c ON c.age = a.x",
+    ] {
+        let mut deepest = 0;
+        for levels in [20, 33, 97] {
+            let mut sql = "WITH t0 AS (SELECT value AS x FROM range(3))".to_owned();
+            for level in 1..=levels {
+                let step = step.replace("below", &format!("t{}", level - 1));
+                write!(sql, ", t{level} AS ({step})").unwrap();
+            }
+            write!(sql, " SELECT * FROM t{levels}").unwrap();
+            match server.rows(&sql).await {
+                Ok(_) => deepest = levels,
+                Err(error) => assert_eq!(error.kind, Kind::ResourceExhausted, "{sql}: {error}"),
+            }
+        }
+        assert!(deepest >= 20, "{step}: {deepest}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deepest_expressions_that_are_let_through_run_on_a_workers_stack() {
+    let server = server().await;
+    for (first, next) in [
+        ("SELECT age", "+age"),
+        (
+            "SELECT age FROM customers WHERE age = 1",
+            " OR age + \"Score\" = 1",
+        ),
+        ("SELECT customer_id", "||customer_id"),
+        ("SELECT age", "::text::bigint"),
+    ] {
+        for terms in [200, 245, 495] {
+            let mut sql = format!("{first}{}", next.repeat(terms));
+            if !sql.contains("FROM") {
+                sql.push_str(" FROM history.customers");
+            }
+            if let Err(error) = server.rows(&sql).await {
+                assert_eq!(
+                    error.kind,
+                    Kind::ResourceExhausted,
+                    "{next} {terms}: {error}"
+                );
+                assert!(terms > 200, "{next} {terms}: {error}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn views_that_double_are_refused_soon() {
+    let server = server().await;
+    server
+        .rows("CREATE TEMP VIEW v0 AS SELECT 1 AS x")
+        .await
+        .unwrap();
+    let mut refused = None;
+    for level in 1..=14 {
+        let below = level - 1;
+        let sql = format!(
+            "CREATE TEMP VIEW v{level} AS SELECT a.x FROM v{below} a JOIN v{below} b ON a.x = b.x"
+        );
+        if let Err(error) = server.rows(&sql).await {
+            refused = Some(error);
+            break;
+        }
+    }
+    assert_eq!(refused.unwrap().kind, Kind::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn functions_that_make_much_of_little_are_bounded() {
+    let server = server().await;
+    for sql in [
+        "SELECT length(repeat('x', 2147483647))",
+        "SELECT length(lpad('x', 2147483647))",
+        "SELECT length(rpad('x', 2147483647, 'ab'))",
+        "SELECT length(repeat('x', value * 100000000)) FROM range(10)",
+        "SELECT array_length(array_repeat('x', 2147483647))",
+        "SELECT array_length(list_repeat('x', 2147483647))",
+    ] {
+        let error = server.error(sql).await;
+        assert_eq!(error.kind, Kind::ResourceExhausted, "{sql}: {error}");
+    }
+    assert_eq!(server.lines("SELECT repeat('ab', 2)").await, ["abab"]);
+    assert_eq!(server.lines("SELECT lpad('x', 3, '-')").await, ["--x"]);
+    assert_eq!(
+        server.lines("SELECT repeat('ab', NULL) IS NULL").await,
+        ["true"]
+    );
+}
+
+#[tokio::test]
+async fn a_text_too_long_is_refused() {
+    let server = server().await;
+    let sql = format!("SELECT '{}'", "x".repeat(300_000));
+    assert_eq!(server.error(&sql).await.kind, Kind::ResourceExhausted);
+}
