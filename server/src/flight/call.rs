@@ -1,0 +1,245 @@
+//! What every handler knows of its caller, and the frame around every handler: its session, its
+//! request id in the log and in the answer, and a panic that becomes an error of this call alone.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use featureflight_catalog::{Error, Kind, Result};
+use featureflight_engine::session::Session;
+use futures::stream::BoxStream;
+use futures::{FutureExt, Stream, StreamExt};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Extensions, Response, Status};
+use tracing::{Instrument, Span};
+
+use super::Service;
+use super::status::{Fault, REQUEST_ID};
+use crate::listen::ConnectionInfo;
+use crate::sessions::COOKIE;
+
+/// Headers of ours. Those this version does not know are refused: a clock that is quietly ignored
+/// reads the future.
+const OUR_HEADERS: &str = "featureflight-";
+
+/// One call.
+#[derive(Debug)]
+pub(crate) struct Call {
+    id: String,
+    span: Span,
+    /// Offered with the answer.
+    cookie: Option<String>,
+}
+
+/// What the `authorization` header holds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Credentials {
+    None,
+    /// User names and passwords mean nothing until authentication is built.
+    Basic,
+    Bearer(String),
+}
+
+impl Call {
+    pub(crate) fn new(rpc: &'static str) -> Self {
+        let id = uuid::Uuid::new_v4().simple().to_string();
+        let peer = tracing::field::Empty;
+        let span = tracing::info_span!("call", rpc, request = %id, peer);
+        Self {
+            id,
+            span,
+            cookie: None,
+        }
+    }
+
+    /// The caller's session: bearer, else cookie, else connection.
+    ///
+    /// # Errors
+    /// `Unauthenticated` for a token that names no session.
+    pub(crate) fn session(
+        &mut self,
+        service: &Service,
+        metadata: &MetadataMap,
+        extensions: &Extensions,
+    ) -> Result<Arc<Session>, Status> {
+        let found = extensions
+            .get::<ConnectionInfo>()
+            .ok_or_else(|| Error::internal("a call without a connection"))
+            .and_then(|connection| {
+                self.span
+                    .record("peer", tracing::field::display(connection.peer));
+                self.find_session(service, metadata, *connection)
+            });
+        found.map_err(|error| self.refuse(error.into()))
+    }
+
+    fn find_session(
+        &mut self,
+        service: &Service,
+        metadata: &MetadataMap,
+        connection: ConnectionInfo,
+    ) -> Result<Arc<Session>> {
+        refuse_unknown_headers(metadata)?;
+        if let Credentials::Bearer(token) = credentials(metadata)? {
+            return service.sessions.by_token(&token);
+        }
+        if let Some(token) = session_cookie(metadata) {
+            return service.sessions.by_token(&token);
+        }
+        let found = service.sessions.by_connection(connection.id);
+        self.cookie = found.cookie;
+        Ok(found.session)
+    }
+
+    /// Runs a handler.
+    pub(crate) async fn answer<T>(
+        &self,
+        work: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<Response<T>, Status> {
+        let outcome = AssertUnwindSafe(work)
+            .catch_unwind()
+            .instrument(self.span.clone())
+            .await;
+        match outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref()).into())) {
+            Ok(answer) => {
+                let mut response = Response::new(answer);
+                self.dress(response.metadata_mut());
+                Ok(response)
+            }
+            Err(fault) => Err(self.refuse(fault)),
+        }
+    }
+
+    /// Frames a stream of an answer.
+    pub(crate) fn stream<T: Send + 'static>(
+        &self,
+        items: impl Stream<Item = Result<T>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T, Status>> {
+        let (id, span) = (self.id.clone(), self.span.clone());
+        let mut items = AssertUnwindSafe(items).catch_unwind().boxed();
+        let mut ended = false;
+        futures::stream::poll_fn(move |cx| {
+            if ended {
+                return std::task::Poll::Ready(None);
+            }
+            let _entered = span.enter();
+            items.poll_next_unpin(cx).map(|item| {
+                let outcome = match item? {
+                    Ok(outcome) => outcome,
+                    Err(panic) => Err(panicked(panic.as_ref())),
+                };
+                ended = outcome.is_err();
+                Some(outcome.map_err(|error| refuse(error.into(), &id)))
+            })
+        })
+        .boxed()
+    }
+
+    pub(crate) fn refuse(&self, fault: Fault) -> Status {
+        let _entered = self.span.enter();
+        let mut status = refuse(fault, &self.id);
+        self.offer_cookie(status.metadata_mut());
+        status
+    }
+
+    fn dress(&self, metadata: &mut MetadataMap) {
+        if let Ok(id) = MetadataValue::try_from(&self.id) {
+            metadata.insert(REQUEST_ID, id);
+        }
+        self.offer_cookie(metadata);
+    }
+
+    fn offer_cookie(&self, metadata: &mut MetadataMap) {
+        if let Some(token) = &self.cookie
+            && let Ok(cookie) = MetadataValue::try_from(format!("{COOKIE}={token}; HttpOnly"))
+        {
+            metadata.insert("set-cookie", cookie);
+        }
+    }
+}
+
+/// Logs what is ours; mistakes of callers are their own business, and queries log themselves.
+fn refuse(fault: Fault, id: &str) -> Status {
+    match &fault {
+        Fault::Error(error) if error.kind == Kind::Internal => {
+            tracing::error!(error = %chain(error), "internal error");
+        }
+        Fault::Error(error) => tracing::debug!(kind = ?error.kind, %error, "refused"),
+        Fault::Unimplemented(what) => tracing::debug!(what, "not implemented"),
+    }
+    fault.into_status(id)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message");
+    Error::internal(format!("a handler panicked: {text}"))
+}
+
+fn refuse_unknown_headers(metadata: &MetadataMap) -> Result<()> {
+    let unknown = metadata.keys().find_map(|key| match key {
+        tonic::metadata::KeyRef::Ascii(key) => {
+            Some(key.as_str()).filter(|key| key.starts_with(OUR_HEADERS))
+        }
+        tonic::metadata::KeyRef::Binary(key) => {
+            Some(key.as_str()).filter(|key| key.starts_with(OUR_HEADERS))
+        }
+    });
+    match unknown {
+        None => Ok(()),
+        Some(key) => Err(Error::invalid(format!(
+            "this server does not know the header {key}; set clocks with \
+             SET featureflight.system_time = '...' or SET featureflight.valid_time = '...'"
+        ))),
+    }
+}
+
+/// # Errors
+/// `Unauthenticated` for a scheme or text that cannot be read; it is not repeated in the message.
+pub(crate) fn credentials(metadata: &MetadataMap) -> Result<Credentials> {
+    let malformed = || {
+        Error::new(
+            Kind::Unauthenticated,
+            "the authorization header is neither 'Bearer TOKEN' nor 'Basic USER:PASSWORD' in \
+             base 64",
+        )
+    };
+    let Some(value) = metadata.get("authorization") else {
+        return Ok(Credentials::None);
+    };
+    let value = value.to_str().map_err(|_| malformed())?.trim();
+    let (scheme, rest) = value.split_once(' ').ok_or_else(malformed)?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("bearer") {
+        return Ok(Credentials::Bearer(rest.to_owned()));
+    }
+    let readable = || {
+        BASE64_STANDARD
+            .decode(rest)
+            .is_ok_and(|bytes| bytes.contains(&b':'))
+    };
+    if scheme.eq_ignore_ascii_case("basic") && readable() {
+        return Ok(Credentials::Basic);
+    }
+    Err(malformed())
+}
+
+fn session_cookie(metadata: &MetadataMap) -> Option<String> {
+    metadata
+        .get_all("cookie")
+        .iter()
+        .filter_map(|header| header.to_str().ok())
+        .flat_map(|header| header.split(';'))
+        .filter_map(|pair| pair.trim().split_once('='))
+        .find(|(name, _)| *name == COOKIE)
+        .map(|(_, value)| value.trim_matches('"').to_owned())
+}

@@ -1,0 +1,184 @@
+//! Parameters as clients send them, and as nobody should.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray};
+use arrow::datatypes::Int32Type;
+use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
+use arrow_flight::{FlightDescriptor, error::FlightError};
+use futures::TryStreamExt;
+
+use super::*;
+
+fn batch(columns: Vec<(&str, ArrayRef)>) -> RecordBatch {
+    RecordBatch::try_from_iter(columns).expect("a batch")
+}
+
+fn row() -> RecordBatch {
+    batch(vec![
+        ("1", Arc::new(Int64Array::from(vec![7]))),
+        ("2", Arc::new(StringArray::from(vec![Some("seven")]))),
+        ("3", Arc::new(StringArray::from(vec![None::<&str>]))),
+    ])
+}
+
+async fn encode(batches: Vec<RecordBatch>, handling: DictionaryHandling) -> Vec<FlightData> {
+    let batches = futures::stream::iter(batches.into_iter().map(Ok::<_, FlightError>));
+    FlightDataEncoderBuilder::new()
+        .with_flight_descriptor(Some(FlightDescriptor::new_cmd("command")))
+        .with_dictionary_handling(handling)
+        .build(batches)
+        .try_collect()
+        .await
+        .expect("encoded")
+}
+
+async fn received(messages: Vec<FlightData>) -> Result<Option<RecordBatch>> {
+    receive(futures::stream::iter(messages.into_iter().map(Ok)).boxed()).await
+}
+
+#[tokio::test]
+async fn one_row_arrives_and_survives_the_handle() {
+    let messages = encode(vec![row()], DictionaryHandling::Hydrate).await;
+    let got = received(messages).await.expect("read").expect("a row");
+    assert_eq!(got, row());
+    let kept = write(&got).expect("kept");
+    assert_eq!(
+        read(&kept).expect("read back"),
+        values(&row()).expect("values")
+    );
+    assert_eq!(
+        values(&got).expect("values"),
+        [
+            ScalarValue::Int64(Some(7)),
+            ScalarValue::Utf8(Some("seven".into())),
+            ScalarValue::Utf8(None)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn no_row_is_no_binding() {
+    assert!(received(Vec::new()).await.expect("read").is_none());
+    let alone = FlightData::new().with_descriptor(FlightDescriptor::new_cmd("command"));
+    assert!(received(vec![alone]).await.expect("read").is_none());
+    let empty = encode(vec![row().slice(0, 0)], DictionaryHandling::Hydrate).await;
+    assert!(received(empty).await.expect("read").is_none());
+}
+
+#[tokio::test]
+async fn several_rows_are_refused_not_cut_to_the_first() {
+    let two = batch(vec![("1", Arc::new(Int64Array::from(vec![1, 2])))]);
+    for batches in [vec![two], vec![row(), row()]] {
+        let messages = encode(batches, DictionaryHandling::Hydrate).await;
+        let error = received(messages).await.expect_err("refused");
+        assert_eq!(error.kind, Kind::InvalidArgument);
+        assert!(error.message.contains("more than one row"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn too_much_is_refused() {
+    let long = "x".repeat(MAX_BYTES + 1);
+    let messages = encode(
+        vec![batch(vec![("1", Arc::new(StringArray::from(vec![long])))])],
+        DictionaryHandling::Hydrate,
+    )
+    .await;
+    assert_eq!(
+        received(messages).await.expect_err("refused").kind,
+        Kind::ResourceExhausted
+    );
+}
+
+#[tokio::test]
+async fn dictionaries_are_refused() {
+    let keys = Int32Array::from(vec![0]);
+    let values = Arc::new(StringArray::from(vec!["a"]));
+    let column = DictionaryArray::<Int32Type>::try_new(keys, values).expect("a dictionary");
+    let messages = encode(
+        vec![batch(vec![("1", Arc::new(column))])],
+        DictionaryHandling::Resend,
+    );
+    let error = received(messages.await).await.expect_err("refused");
+    assert_eq!(error.kind, Kind::InvalidArgument);
+}
+
+/// arrow-ipc panics on a field without a type, and trusts lengths: neither may reach it.
+#[tokio::test]
+async fn damaged_messages_are_errors() {
+    let messages = encode(vec![row()], DictionaryHandling::Hydrate).await;
+    let rows_first = messages.iter().rev().cloned().collect();
+    assert!(received(rows_first).await.is_err());
+    let (schema, rows) = (&messages[0], &messages[1]);
+    for position in 0..schema.data_header.len() {
+        let _ = received(vec![changed(schema, position), rows.clone()]).await;
+    }
+    for position in 0..rows.data_header.len() {
+        let _ = received(vec![schema.clone(), changed(rows, position)]).await;
+    }
+    let mut cut = rows.clone();
+    cut.data_body = cut.data_body.slice(..cut.data_body.len() / 2);
+    assert!(received(vec![schema.clone(), cut]).await.is_err());
+}
+
+fn changed(message: &FlightData, position: usize) -> FlightData {
+    let mut header = message.data_header.to_vec();
+    header[position] = header[position].wrapping_add(0x55);
+    FlightData {
+        data_header: header.into(),
+        ..message.clone()
+    }
+}
+
+#[tokio::test]
+async fn compressed_rows_are_refused_before_anything_is_allocated() {
+    use arrow::ipc::{
+        BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer as Place,
+        CompressionType, FieldNode, Message, MessageArgs, MetadataVersion, RecordBatch as Rows,
+        RecordBatchArgs,
+    };
+    let mut builder = flatbuffers::FlatBufferBuilder::new();
+    let nodes = builder.create_vector(&[FieldNode::new(1, 0)]);
+    let buffers = builder.create_vector(&[Place::new(0, 0), Place::new(0, 64)]);
+    let compression = BodyCompression::create(
+        &mut builder,
+        &BodyCompressionArgs {
+            codec: CompressionType::LZ4_FRAME,
+            method: BodyCompressionMethod::BUFFER,
+        },
+    );
+    let rows = Rows::create(
+        &mut builder,
+        &RecordBatchArgs {
+            length: 1,
+            nodes: Some(nodes),
+            buffers: Some(buffers),
+            compression: Some(compression),
+            variadicBufferCounts: None,
+        },
+    );
+    let message = Message::create(
+        &mut builder,
+        &MessageArgs {
+            version: MetadataVersion::V5,
+            header_type: MessageHeader::RecordBatch,
+            header: Some(rows.as_union_value()),
+            bodyLength: 64,
+            custom_metadata: None,
+        },
+    );
+    builder.finish(message, None);
+    let terabyte = (1_i64 << 40).to_le_bytes();
+    let mut body = terabyte.to_vec();
+    body.resize(64, 0);
+    let bomb = FlightData::new()
+        .with_data_header(builder.finished_data().to_vec())
+        .with_data_body(body);
+    let schema = batch(vec![("1", Arc::new(Int64Array::from(vec![1])) as ArrayRef)]);
+    let schema = encode(vec![schema], DictionaryHandling::Hydrate)
+        .await
+        .remove(0);
+    let error = received(vec![schema, bomb]).await.expect_err("refused");
+    assert!(error.message.contains("compressed"), "{error}");
+}

@@ -1,0 +1,131 @@
+//! Prepared statements: create, close, bind (`DoPut`), execute as a query (`GetFlightInfo`) or as
+//! an update (`DoPut`). The server keeps nothing of them but what was bound last, see [`handle`].
+//!
+//! [`handle`]: super::handle
+
+use std::sync::Arc;
+
+use arrow::datatypes::SchemaRef;
+use arrow_flight::sql::{
+    ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
+    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, DoPutPreparedStatementResult,
+};
+use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
+use datafusion::scalar::ScalarValue;
+use featureflight_catalog::Result;
+use featureflight_engine::session::Session;
+use futures::stream::BoxStream;
+use prost::Message;
+use prost::bytes::Bytes;
+
+use super::handle::Statement;
+use super::{Service, column_metadata, encode, parameters, statement_query, statement_update};
+
+/// `ActionCreatePreparedStatementResult` with the field that tells drivers which way to execute;
+/// arrow-flight does not have it yet.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct CreateResult {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub(super) prepared_statement_handle: Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub(super) dataset_schema: Bytes,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub(super) parameter_schema: Bytes,
+    #[prost(bool, optional, tag = "4")]
+    pub(super) is_update: Option<bool>,
+}
+
+pub(super) const CREATE_RESULT_URL: &str =
+    "type.googleapis.com/arrow.flight.protocol.sql.ActionCreatePreparedStatementResult";
+
+pub(super) async fn create(
+    service: &Service,
+    session: &Session,
+    request: ActionCreatePreparedStatementRequest,
+) -> Result<CreateResult> {
+    statement_query::no_transaction(request.transaction_id.as_deref())?;
+    let prepared = service.engine.prepare(session, &request.query).await?;
+    Ok(CreateResult {
+        prepared_statement_handle: Statement::new(request.query).seal(&service.signer)?,
+        dataset_schema: encode::schema_message(&column_metadata::describe(&prepared.schema))?,
+        parameter_schema: encode::schema_message(&column_metadata::describe(&prepared.parameters))?,
+        is_update: Some(prepared.is_update),
+    })
+}
+
+/// Closing what is closed already is no error: the wish is fulfilled.
+pub(super) fn close(service: &Service, request: &ActionClosePreparedStatementRequest) {
+    service.bindings.forget(&request.prepared_statement_handle);
+}
+
+pub(super) async fn get_flight_info(
+    service: &Service,
+    session: &Arc<Session>,
+    command: &CommandPreparedStatementQuery,
+    descriptor: FlightDescriptor,
+) -> Result<FlightInfo> {
+    let handle = &command.prepared_statement_handle;
+    let statement = Statement::open(&service.signer, handle)?;
+    let bound = bound(service, handle, &statement)?;
+    let query = service.engine.pin(session, &statement.sql, bound).await?;
+    statement_query::pinned(service, query, descriptor)
+}
+
+pub(super) async fn schema(
+    service: &Service,
+    session: &Session,
+    command: &CommandPreparedStatementQuery,
+) -> Result<SchemaRef> {
+    let statement = Statement::open(&service.signer, &command.prepared_statement_handle)?;
+    let prepared = service.engine.prepare(session, &statement.sql).await?;
+    Ok(column_metadata::describe(&prepared.schema))
+}
+
+/// Binds one row of parameters. The new handle holds them; the old one has them too, for clients
+/// that keep it.
+pub(super) async fn do_put_query(
+    service: &Service,
+    command: &CommandPreparedStatementQuery,
+    messages: BoxStream<'static, Result<FlightData>>,
+) -> Result<DoPutPreparedStatementResult> {
+    let handle = &command.prepared_statement_handle;
+    let mut statement = Statement::open(&service.signer, handle)?;
+    if let Some(row) = parameters::receive(messages).await? {
+        let row = parameters::write(&row)?;
+        service.bindings.remember(handle, row.clone());
+        statement.parameters = Some(row);
+    }
+    let bound = statement.seal(&service.signer)?;
+    Ok(DoPutPreparedStatementResult {
+        prepared_statement_handle: Some(bound),
+    })
+}
+
+pub(super) async fn do_put_update(
+    service: &Service,
+    session: &Arc<Session>,
+    command: &CommandPreparedStatementUpdate,
+    messages: BoxStream<'static, Result<FlightData>>,
+) -> Result<()> {
+    let handle = &command.prepared_statement_handle;
+    let statement = Statement::open(&service.signer, handle)?;
+    let sent = parameters::receive(messages).await?;
+    let parameters = match sent {
+        Some(row) => Some(parameters::values(&row)?),
+        None => bound(service, handle, &statement)?,
+    };
+    statement_update::execute(service, session, &statement.sql, parameters).await
+}
+
+/// What was bound last to exactly this handle, else what the handle itself holds.
+fn bound(
+    service: &Service,
+    handle: &[u8],
+    statement: &Statement,
+) -> Result<Option<Vec<ScalarValue>>> {
+    let row = service
+        .bindings
+        .of(handle)
+        .or_else(|| statement.parameters.clone());
+    row.map(|row| parameters::read(&row)).transpose()
+}

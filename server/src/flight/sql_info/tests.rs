@@ -1,0 +1,42 @@
+//! The standard table is whole.
+
+use arrow::array::{Array, UInt32Array};
+
+use super::*;
+
+fn codes(batch: &RecordBatch) -> Vec<u32> {
+    let column = batch
+        .column(0)
+        .as_any()
+        .downcast_ref::<UInt32Array>()
+        .expect("codes");
+    column.values().to_vec()
+}
+
+/// Drivers index this table; a missing entry is a null pointer in some of them.
+#[test]
+fn every_standard_code_is_answered() {
+    let table = table(&EngineOptions::default()).expect("a table");
+    let all = codes(&table.record_batch(None).expect("a batch"));
+    let standard: Vec<u32> = (0..=11).chain(100..=101).chain(500..=563).collect();
+    assert_eq!(all, standard);
+    for code in standard {
+        assert!(
+            SqlInfo::try_from(i32::try_from(code).expect("small")).is_ok(),
+            "{code}"
+        );
+    }
+}
+
+#[test]
+fn only_what_was_asked_for_comes_back() {
+    let table = table(&EngineOptions::default()).expect("a table");
+    let asked = table.record_batch([504, 8, 9_999]).expect("a batch");
+    assert_eq!(codes(&asked), [8, 504]);
+}
+
+#[test]
+fn functions_are_those_of_the_engine() {
+    let numeric = names(&[functions::math::functions()]);
+    assert!(numeric.contains(&"abs".to_owned()) && numeric.is_sorted());
+}

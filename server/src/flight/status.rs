@@ -1,0 +1,107 @@
+//! From errors to gRPC: the only place that builds a [`Status`].
+//!
+//! The code follows what the client should do next, so it follows from the [`Kind`] alone. Every
+//! status carries the request's id; a bug of ours carries nothing else.
+
+#![allow(clippy::disallowed_methods, reason = "the one place that may")]
+
+#[cfg(test)]
+mod tests;
+
+use arrow_flight::error::FlightError;
+use featureflight_catalog::{Error, Kind};
+use tonic::metadata::{MetadataMap, MetadataValue};
+use tonic::{Code, Status};
+
+/// Names the request in the answer's metadata and in the log.
+pub(crate) const REQUEST_ID: &str = "featureflight-request-id";
+
+/// gRPC sends messages as a header, percent-encoded; a longer one can break the connection.
+const MAX_MESSAGE_BYTES: usize = 2_000;
+
+/// Why a call failed.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    Error(Error),
+    /// The RPC, command or action itself does not exist here; what SQL cannot do is an
+    /// `InvalidArgument`.
+    Unimplemented(String),
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+impl Fault {
+    /// As the client sees it.
+    pub(crate) fn into_status(self, request_id: &str) -> Status {
+        let (code, message) = match self {
+            Self::Error(error) if error.kind == Kind::Internal => (
+                Code::Internal,
+                format!("internal error; the server's log has it as request {request_id}"),
+            ),
+            Self::Error(error) => (code(error.kind), error.message),
+            Self::Unimplemented(what) => (Code::Unimplemented, what),
+        };
+        let mut metadata = MetadataMap::new();
+        if let Ok(id) = MetadataValue::try_from(request_id) {
+            metadata.insert(REQUEST_ID, id);
+        }
+        Status::with_metadata(code, shorten(message), metadata)
+    }
+}
+
+/// Exhaustive, so that a new kind has to choose.
+fn code(kind: Kind) -> Code {
+    match kind {
+        Kind::InvalidArgument => Code::InvalidArgument,
+        Kind::NotFound => Code::NotFound,
+        Kind::AlreadyExists => Code::AlreadyExists,
+        Kind::FailedPrecondition => Code::FailedPrecondition,
+        Kind::Aborted => Code::Aborted,
+        Kind::Unavailable => Code::Unavailable,
+        Kind::ResourceExhausted => Code::ResourceExhausted,
+        Kind::PermissionDenied => Code::PermissionDenied,
+        Kind::Unauthenticated => Code::Unauthenticated,
+        Kind::Cancelled => Code::Cancelled,
+        Kind::DeadlineExceeded => Code::DeadlineExceeded,
+        Kind::DataLoss => Code::DataLoss,
+        Kind::Internal => Code::Internal,
+    }
+}
+
+fn shorten(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE_BYTES {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE_BYTES));
+        message.push_str(" ...");
+    }
+    message
+}
+
+/// What went wrong while a result was encoded: the engine's own error if there is one inside.
+pub(crate) fn of_result(error: &FlightError) -> Error {
+    match Error::find(error) {
+        Some(own) => own.clone(),
+        None => Error::internal(format!("cannot encode the result: {error}")),
+    }
+}
+
+/// What went wrong while a request's messages came in.
+pub(crate) fn of_request(status: &Status) -> Error {
+    let kind = match status.code() {
+        Code::Cancelled => Kind::Cancelled,
+        Code::DeadlineExceeded => Kind::DeadlineExceeded,
+        // tonic's code for a message above the size limit.
+        Code::OutOfRange | Code::ResourceExhausted => Kind::ResourceExhausted,
+        _ => Kind::InvalidArgument,
+    };
+    Error::new(
+        kind,
+        format!(
+            "the request's messages cannot be read: {}",
+            status.message()
+        ),
+    )
+}

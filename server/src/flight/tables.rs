@@ -1,0 +1,77 @@
+//! `CommandGetTables`, with each relation's schema on demand.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow_flight::sql::CommandGetTables;
+use featureflight_catalog::{Error, Result};
+use featureflight_engine::metadata::{CATALOG, TableInfo};
+use featureflight_engine::session::Session;
+
+use super::{Service, catalogs, column_metadata, encode, pattern};
+
+pub(super) fn schema(command: &CommandGetTables) -> SchemaRef {
+    let mut fields = vec![
+        Field::new("catalog_name", DataType::Utf8, true),
+        Field::new("db_schema_name", DataType::Utf8, true),
+        Field::new("table_name", DataType::Utf8, false),
+        Field::new("table_type", DataType::Utf8, false),
+    ];
+    if command.include_schema {
+        fields.push(Field::new("table_schema", DataType::Binary, false));
+    }
+    Arc::new(Schema::new(fields))
+}
+
+pub(super) async fn batch(
+    service: &Service,
+    session: &Session,
+    command: &CommandGetTables,
+) -> Result<RecordBatch> {
+    let mut tables = Vec::new();
+    if catalogs::selected(command.catalog.as_deref()) {
+        let schemas = command.db_schema_filter_pattern.as_deref();
+        let names = command.table_name_filter_pattern.as_deref();
+        tables = service
+            .engine
+            .tables(session, &|name| pattern::matches(schemas, name), &|name| {
+                pattern::matches(names, name)
+            })
+            .await?;
+        let types = &command.table_types;
+        tables.retain(|table| types.is_empty() || types.iter().any(|kind| kind == table.kind));
+        tables.sort_by(|a, b| (&a.schema, &a.name, a.kind).cmp(&(&b.schema, &b.name, b.kind)));
+    }
+    let text = |value: fn(&TableInfo) -> &str| -> ArrayRef {
+        Arc::new(StringArray::from_iter_values(tables.iter().map(value)))
+    };
+    let mut columns = vec![
+        text(|_| CATALOG),
+        text(|t| &t.schema),
+        text(|t| &t.name),
+        text(|t| t.kind),
+    ];
+    if command.include_schema {
+        let schemas = tables
+            .iter()
+            .map(relation_schema)
+            .collect::<Result<Vec<_>>>()?;
+        columns.push(Arc::new(BinaryArray::from_iter_values(schemas)));
+    }
+    RecordBatch::try_new(schema(command), columns)
+        .map_err(|error| Error::internal(format!("GetTables: {error}")))
+}
+
+fn relation_schema(table: &TableInfo) -> Result<prost::bytes::Bytes> {
+    let columns =
+        column_metadata::describe_table(&table.columns, CATALOG, &table.schema, &table.name);
+    let mut columns = Schema::clone(&columns);
+    if let Some(remarks) = &table.remarks {
+        columns.metadata.insert(
+            featureflight_engine::metadata::REMARKS.to_owned(),
+            remarks.clone(),
+        );
+    }
+    encode::schema_message(&columns)
+}

@@ -1,0 +1,19 @@
+//! The server: gRPC, Flight SQL, configuration, telemetry and the command line. The only crate that
+//! knows tonic, and [`flight::status`] the only place that builds a `Status`.
+//!
+//! [`commands`] reads the command line, [`config`] the configuration, [`start`] makes an engine of
+//! it, and [`serve`] puts that engine on the wire.
+
+pub mod commands;
+pub mod config;
+pub mod demo;
+mod flight;
+mod listen;
+pub mod serve;
+mod sessions;
+mod signing;
+mod start;
+mod telemetry;
+
+pub use config::Config;
+pub use serve::{ServerHandle, serve, serve_engine};

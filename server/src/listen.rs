@@ -1,0 +1,140 @@
+//! The accept loop. Every connection has a number of its own, since a client without bearer or
+//! cookie is known by its connection; the session named by it ends when the connection closes.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tonic::transport::server::Connected;
+
+use crate::sessions::Sessions;
+
+/// After a failed accept (no file descriptors left, for one) the loop rests before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What handlers know of the connection a call came by.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ConnectionInfo {
+    /// Never used twice in a process.
+    pub(crate) id: u64,
+    pub(crate) peer: SocketAddr,
+}
+
+/// An accepted connection.
+pub(crate) struct Connection {
+    stream: TcpStream,
+    /// Breaks the connection off when the server's grace period is over.
+    cut: Pin<Box<WaitForCancellationFutureOwned>>,
+    end: ConnectionEnd,
+}
+
+/// Runs when the connection's last byte was read or written.
+struct ConnectionEnd {
+    info: ConnectionInfo,
+    sessions: Arc<Sessions>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for ConnectionEnd {
+    fn drop(&mut self) {
+        self.sessions.connection_closed(self.info.id);
+    }
+}
+
+/// The connections of `listener`, at most `max` at a time: one more is closed at once, which a
+/// client sees as unavailable, rather than left waiting.
+pub(crate) fn incoming(
+    listener: TcpListener,
+    sessions: Arc<Sessions>,
+    max: usize,
+    cut: CancellationToken,
+) -> impl Stream<Item = io::Result<Connection>> {
+    static NEXT_ID: AtomicU64 = AtomicU64::new(1);
+    let permits = Arc::new(Semaphore::new(max));
+    async_stream::stream! {
+        loop {
+            let (stream, peer) = match listener.accept().await {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
+                tracing::warn!(%peer, max, "too many connections; closed the newest");
+                continue;
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%peer, %error, "the connection is already gone");
+                continue;
+            }
+            let info = ConnectionInfo { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), peer };
+            yield Ok(Connection {
+                stream,
+                cut: Box::pin(cut.clone().cancelled_owned()),
+                end: ConnectionEnd { info, sessions: Arc::clone(&sessions), _permit: permit },
+            });
+        }
+    }
+}
+
+impl Connected for Connection {
+    type ConnectInfo = ConnectionInfo;
+
+    fn connect_info(&self) -> ConnectionInfo {
+        self.end.info
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.cut.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
+        Pin::new(&mut self.stream).poll_read(cx, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
