@@ -1,0 +1,68 @@
+"""Starts the real binary on real warehouses for the tests over the wire."""
+
+import contextlib
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import threading
+
+import adbc_driver_flightsql.dbapi as flightsql
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+def binary():
+    path = os.environ.get("FEATUREFLIGHT_BIN")
+    if not path:
+        pytest.exit("set FEATUREFLIGHT_BIN to the featureflight binary (tests/run does)", returncode=2)
+    return path
+
+
+class Server:
+    """One `featureflight serve` process; its log is kept for assertions."""
+
+    def __init__(self, *arguments, env=None):
+        self.process = subprocess.Popen(
+            [binary(), "serve", "--listen", "127.0.0.1:0", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})})
+        self.log, self.uri = [], None
+        ready = threading.Event()
+
+        def read():
+            for line in self.process.stdout:
+                self.log.append(line)
+                found = re.search(r"listening on (grpc://127\.0\.0\.1:\d+)", line)
+                if found:
+                    self.uri = found.group(1)
+                    ready.set()
+            ready.set()
+
+        threading.Thread(target=read, daemon=True).start()
+        if not ready.wait(60) or self.uri is None:
+            self.process.kill()
+            raise RuntimeError("the server did not start:\n" + "".join(self.log))
+
+    def connect(self, **options):
+        return flightsql.connect(self.uri, autocommit=True, **options)
+
+    def rows(self, sql, parameters=None):
+        with self.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql, parameters)
+            return cursor.fetchall()
+
+    def stop(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@contextlib.contextmanager
+def serving(*arguments, env=None):
+    server = Server(*arguments, env=env)
+    try:
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()

@@ -1,0 +1,40 @@
+//! What the test suites share: warehouses to read and servers to talk to.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on fails"
+)]
+
+pub mod fake_aws;
+pub mod warehouse;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use featureflight_catalog::snapshot::Catalog;
+use featureflight_catalog::source::files::FilesSource;
+use featureflight_catalog::storage::WarehouseStorage;
+use featureflight_server::config::Config;
+use featureflight_server::serve::{ServerHandle, serve};
+
+/// The catalog of the warehouse at `directory`.
+///
+/// # Panics
+/// When it cannot be read: a test has nothing to test then.
+pub async fn open_warehouse(directory: &Path) -> Arc<Catalog> {
+    let source = Arc::new(FilesSource::new(directory));
+    let storage = Arc::new(WarehouseStorage::open(directory).unwrap());
+    Catalog::open(source, storage).await.unwrap()
+}
+
+/// A server on a free port over the warehouse at `directory`, until the handle is dropped.
+///
+/// # Panics
+/// When it does not start.
+pub async fn serve_warehouse(directory: &Path) -> ServerHandle {
+    let mut config = Config::for_warehouse(directory);
+    "127.0.0.1:0".clone_into(&mut config.server.listen);
+    serve(&config, std::future::pending()).await.unwrap()
+}

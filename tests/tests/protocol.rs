@@ -1,0 +1,19 @@
+//! The Flight SQL protocol, call by call, against a server in this process: what is announced is
+//! what is sent, tickets and handles cannot be forged, sessions do not mix, errors have their codes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::missing_panics_doc,
+    reason = "a test that cannot go on fails"
+)]
+
+mod protocol {
+    mod catalog_calls;
+    pub(crate) mod client;
+    mod errors;
+    mod lifecycle;
+    mod prepared;
+    mod sessions;
+    mod statements;
+}
