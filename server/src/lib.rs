@@ -2,7 +2,7 @@
 //! knows tonic, and [`flight::status`] the only place that builds a `Status`.
 //!
 //! [`commands`] reads the command line, [`config`] the configuration, [`start`] makes an engine of
-//! it, and [`serve`] puts that engine on the wire.
+//! it, and [`mod@serve`] puts that engine on the wire.
 
 pub mod commands;
 pub mod config;
