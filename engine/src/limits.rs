@@ -10,9 +10,10 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::{self, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{self, Visitor};
 use featureflight_catalog::{Error, Kind, Result};
 use featureflight_udf::TempView;
+use featureflight_udf::dialect::walk::{walk_query, walk_statement};
 
 /// Relations a statement reads when each use of a CTE or view counts as what it reads.
 const MAX_EXPANDED_RELATIONS: u64 = 512;
@@ -34,7 +35,9 @@ pub(crate) fn check_expansion(
 ) -> Result<()> {
     let mut expansion = Expansion::new(views);
     let relations = match statement {
-        Statement::Statement(statement) => expansion.count(statement.as_ref()),
+        Statement::Statement(statement) => {
+            expansion.count(|visitor| walk_statement(statement, visitor))
+        },
         Statement::Explain(explain) => return check_expansion(&explain.statement, views),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => 0,
     };
@@ -71,9 +74,10 @@ impl<'a> Expansion<'a> {
         }
     }
 
-    fn count(&mut self, part: &impl Visit) -> u64 {
+    fn count(&mut self, walk: impl FnOnce(&mut Self) -> Result<()>) -> u64 {
         self.open.push(0);
-        let _ = part.visit(self);
+        // Never breaks.
+        let _ = walk(self);
         self.open.pop().unwrap_or(0)
     }
 
@@ -88,7 +92,7 @@ impl<'a> Expansion<'a> {
         self.counted.insert(name.to_owned(), 1);
         let mut inside = Self::new(views);
         inside.counted.clone_from(&self.counted);
-        let reads = inside.count(view.query.as_ref());
+        let reads = inside.count(|visitor| walk_query(&view.query, visitor));
         self.counted.extend(inside.counted);
         self.counted.insert(name.to_owned(), reads);
         Some(reads)
@@ -102,9 +106,9 @@ impl<'a> Expansion<'a> {
 }
 
 impl Visitor for Expansion<'_> {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+    fn pre_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Error> {
         for cte in query.with.iter().flat_map(|with| &with.cte_tables) {
             let name = cte.alias.name.value.to_lowercase();
             self.definitions
@@ -114,7 +118,7 @@ impl Visitor for Expansion<'_> {
         ControlFlow::Continue(())
     }
 
-    fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<()> {
+    fn post_visit_query(&mut self, query: &ast::Query) -> ControlFlow<Error> {
         let reads = self.open.pop().unwrap_or(0);
         match self.definitions.get(&std::ptr::from_ref(query)) {
             Some(name) => {
@@ -126,7 +130,7 @@ impl Visitor for Expansion<'_> {
         ControlFlow::Continue(())
     }
 
-    fn pre_visit_relation(&mut self, relation: &ast::ObjectName) -> ControlFlow<()> {
+    fn pre_visit_relation(&mut self, relation: &ast::ObjectName) -> ControlFlow<Error> {
         let name = relation.0.last().and_then(|part| part.as_ident());
         let name = name
             .map(|name| name.value.to_lowercase())

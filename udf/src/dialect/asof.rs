@@ -5,8 +5,11 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     Expr, Join, JoinConstraint, JoinOperator, Select, Statement, TableAlias, TableFactor,
-    TableWithJoins, VisitMut, VisitorMut,
+    TableWithJoins, VisitorMut,
 };
+use featureflight_catalog::Error;
+
+use super::walk::walk_mut;
 
 /// The parts of one as-of join.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,22 +59,23 @@ pub fn as_asof(factor: &TableFactor) -> Option<AsofParts> {
 /// Folds every as-of join of `statement`, subqueries included. Afterwards each is a nested join
 /// with nothing else in it, which [`as_asof`] takes apart.
 pub(super) fn fold(statement: &mut Statement) {
-    let _ = statement.visit(&mut Fold);
+    // Never breaks.
+    let _ = walk_mut(statement, &mut Fold);
 }
 
 struct Fold;
 
 impl VisitorMut for Fold {
-    type Break = ();
+    type Break = Error;
 
-    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<()> {
+    fn post_visit_select(&mut self, select: &mut Select) -> ControlFlow<Error> {
         for table in &mut select.from {
             fold_joins(table);
         }
         ControlFlow::Continue(())
     }
 
-    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    fn post_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         let TableFactor::NestedJoin {
             table_with_joins,
             alias,

@@ -3,10 +3,12 @@
 
 use std::ops::ControlFlow;
 
-use datafusion::sql::sqlparser::ast::{Statement, TableFactor, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Statement, TableFactor, Visitor};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use featureflight_catalog::{Error, Kind, Result};
+
+use super::walk::walk;
 
 /// Bytes of a statement's text. Longer lists belong in parameters or an uploaded table.
 pub const MAX_TEXT_BYTES: usize = 256 * 1024;
@@ -258,14 +260,7 @@ fn check_level(level: &Level, outer_depth: usize, token: &TokenWithSpan) -> Resu
 
 /// Bounds the relations of a parsed statement, since each may become a scan.
 pub(super) fn check_relations(statement: &Statement) -> Result<()> {
-    let mut count = RelationCount::default();
-    let _ = statement.visit(&mut count);
-    if count.relations > MAX_RELATIONS {
-        return Err(exhausted(format!(
-            "the statement reads more than {MAX_RELATIONS} tables and subqueries"
-        )));
-    }
-    Ok(())
+    walk(statement, &mut RelationCount::default())
 }
 
 #[derive(Default)]
@@ -274,14 +269,16 @@ struct RelationCount {
 }
 
 impl Visitor for RelationCount {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
         if !matches!(factor, TableFactor::NestedJoin { .. }) {
             self.relations += 1;
         }
         if self.relations > MAX_RELATIONS {
-            ControlFlow::Break(())
+            ControlFlow::Break(exhausted(format!(
+                "the statement reads more than {MAX_RELATIONS} tables and subqueries"
+            )))
         } else {
             ControlFlow::Continue(())
         }

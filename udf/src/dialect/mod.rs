@@ -10,6 +10,7 @@ pub mod limits;
 pub mod names;
 mod tokens;
 mod version;
+pub mod walk;
 
 use datafusion::error::DataFusionError;
 use datafusion::sql::parser::{DFParserBuilder, Statement};

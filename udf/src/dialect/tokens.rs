@@ -9,7 +9,7 @@
 
 use std::ops::{ControlFlow, Range};
 
-use datafusion::sql::sqlparser::ast::{Statement, Value, ValueWithSpan, Visit, Visitor};
+use datafusion::sql::sqlparser::ast::{Statement, Value, ValueWithSpan, Visitor};
 use datafusion::sql::sqlparser::keywords::{Keyword, RESERVED_FOR_COLUMN_ALIAS};
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span, Token, TokenWithSpan, Word};
@@ -18,6 +18,7 @@ use featureflight_catalog::{Error, Result};
 use super::grammar::TimeTravelDialect;
 use super::limits::MAX_PARAMETERS;
 use super::version::Clock;
+use super::walk::walk;
 use super::{misplaced_clause, syntax_error};
 
 /// Rewritten tokens, without white space.
@@ -90,10 +91,7 @@ pub(super) fn check_parameters(statement: &Statement) -> Result<()> {
             }
         }
     }
-    match statement.visit(&mut Check) {
-        ControlFlow::Break(error) => Err(error),
-        ControlFlow::Continue(()) => Ok(()),
-    }
+    walk(statement, &mut Check)
 }
 
 fn not_a_parameter(text: &str, at: Location) -> Error {

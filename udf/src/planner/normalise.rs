@@ -7,19 +7,17 @@ use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
     self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, ObjectName, Query,
-    Select, SetExpr, TableFactor, TableVersion, Value, Visit, VisitMut, Visitor, VisitorMut,
+    Select, SetExpr, TableFactor, TableVersion, Value, Visitor, VisitorMut,
 };
 use featureflight_catalog::{Error, Result};
 
 use super::statement::{parse, replace_table};
+use crate::dialect::walk::{walk, walk_mut};
 
 /// # Errors
 /// `InvalidArgument` that names the clause.
 pub(super) fn normalise(statement: &mut ast::Statement) -> Result<()> {
-    match statement.visit(&mut Normalise) {
-        ControlFlow::Continue(()) => Ok(()),
-        ControlFlow::Break(error) => Err(error),
-    }
+    walk_mut(statement, &mut Normalise)
 }
 
 struct Normalise;
@@ -157,7 +155,7 @@ fn refine(factor: &mut TableFactor) -> Result<()> {
             version,
             ..
         } => {
-            let queries = |version: &TableVersion| version.visit(&mut NoQuery).is_break();
+            let queries = |version: &TableVersion| walk(version, &mut NoQuery).is_err();
             if version.as_ref().is_some_and(queries) {
                 return Err(Error::invalid(format!(
                     "the version clause of {name} takes a time that does not depend on rows (a \
@@ -220,10 +218,10 @@ fn unread_part(factor: &TableFactor) -> Option<&'static str> {
 struct NoQuery;
 
 impl Visitor for NoQuery {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<()> {
-        ControlFlow::Break(())
+    fn pre_visit_query(&mut self, _query: &Query) -> ControlFlow<Error> {
+        ControlFlow::Break(Error::invalid("a query"))
     }
 }
 
@@ -285,16 +283,17 @@ fn select_all(table: &ObjectName) -> Result<Query> {
 /// functions are not among them.
 pub(super) fn bare_tables(statement: &mut ast::Statement) -> BTreeMap<String, ObjectName> {
     let mut bare = Bare(BTreeMap::new());
-    let _ = statement.visit(&mut bare);
+    // Never breaks.
+    let _ = walk_mut(statement, &mut bare);
     bare.0
 }
 
 struct Bare(BTreeMap<String, ObjectName>);
 
 impl VisitorMut for Bare {
-    type Break = ();
+    type Break = Error;
 
-    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, factor: &mut TableFactor) -> ControlFlow<Error> {
         if let TableFactor::Table {
             name, args: None, ..
         } = factor

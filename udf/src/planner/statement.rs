@@ -5,13 +5,14 @@ use std::ops::ControlFlow;
 use datafusion::sql::parser::{ExplainStatement, Statement};
 use datafusion::sql::sqlparser::ast::{
     self, DescribeAlias, ObjectName, ShowStatementFilter, ShowStatementFilterPosition,
-    ShowStatementOptions,
+    ShowStatementOptions, VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use featureflight_catalog::{Error, Result};
 
 use super::normalise::normalise;
+use crate::dialect::walk::walk_mut;
 
 /// The statement as a query, or `EXPLAIN` of one, in the forms planning knows.
 ///
@@ -175,8 +176,17 @@ pub(super) fn parse(sql: &str) -> Result<ast::Statement> {
 
 /// `table` for every table of `statement`.
 pub(super) fn replace_table(statement: &mut ast::Statement, table: &ObjectName) {
-    let _ = ast::visit_relations_mut(statement, |name| {
-        *name = table.clone();
-        ControlFlow::<()>::Continue(())
-    });
+    // Never breaks.
+    let _ = walk_mut(statement, &mut Replace(table));
+}
+
+struct Replace<'a>(&'a ObjectName);
+
+impl VisitorMut for Replace<'_> {
+    type Break = Error;
+
+    fn pre_visit_relation(&mut self, name: &mut ObjectName) -> ControlFlow<Error> {
+        name.clone_from(self.0);
+        ControlFlow::Continue(())
+    }
 }

@@ -3,15 +3,17 @@
 //! Contract
 //! - Output: the spine's columns, then each group's features, nullable. Exactly one row per spine
 //!   row, whatever the groups hold. No order. One partition.
-//! - Input: the spine in any number of partitions and any order; all of it is collected first. An
-//!   empty spine ends the join without opening a file.
+//! - Input: the spine in any number of partitions and any order; all of it is collected first, or
+//!   as much as fits into memory. An empty spine ends the join without opening a file.
 //! - A match is the top-ranked version with event time <= the row's time (inclusive), not older
 //!   than `max_age` (inclusive), known by the cut (inclusive) and admitted by the clocks. A
 //!   tombstone, no version, or a null key, time or cut gives nulls. All cuts come before ranking.
-//! - Each history is read once, in any order, in parallel; then the features of the winners alone.
+//! - Each history is read once, the newest hours first, in parallel, until every row is settled;
+//!   then the features of the winners alone.
 //! - Memory: in proportion to the spine (rows, index, one rank per slot; n log n ranks for keys
 //!   whose per-row cuts do not grow with time) and to the distinct winners' features; reserved in
-//!   the pool, `ResourcesExhausted` when it does not fit. Nothing spills.
+//!   the pool. A spine that does not fit is joined part by part, each part reading the histories
+//!   anew: nothing is written to disk. `ResourcesExhausted` when not even one row fits.
 //! - Ends when its stream is dropped; can be executed again.
 
 use std::collections::HashSet;
@@ -23,7 +25,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::common::Statistics;
 use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::error::Result;
+use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
@@ -31,7 +33,7 @@ use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::execution_plan::{Boundedness, CardinalityEffect, EmissionType};
 use datafusion::physical_plan::metrics::{
-    BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
+    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
 };
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
@@ -42,8 +44,9 @@ use datafusion::physical_plan::{
 use featureflight_catalog::Error;
 use futures::stream::{self, StreamExt, TryStreamExt};
 
-use crate::point_in_time::group::{Group, KnownAt, Matches};
-use crate::point_in_time::spine::{Spine, collect};
+use crate::point_in_time::group::{Group, IndexedSpine, KnownAt, Matches};
+use crate::point_in_time::index::INDEX_PER_ROW;
+use crate::point_in_time::spine::{Spine, SpineReader};
 
 /// See the module.
 #[derive(Debug)]
@@ -107,6 +110,7 @@ struct Joined {
     spine: Spine,
     groups: Vec<Matches>,
     schema: SchemaRef,
+    /// What the matches hold.
     _memory: Arc<MemoryReservation>,
 }
 
@@ -149,30 +153,96 @@ impl Joined {
     }
 }
 
-async fn run(
-    spine: Arc<dyn ExecutionPlan>,
+/// Joins the spine part by part.
+struct Parts {
+    reader: SpineReader,
+    /// Parts that are still to be joined; the next one last.
+    ahead: Vec<Spine>,
     groups: Arc<[Group]>,
     schema: SchemaRef,
-    context: Arc<TaskContext>,
+    memory: MemoryReservation,
+    tasks: usize,
     metrics: ExecutionPlanMetricsSet,
-) -> Result<Joined> {
-    let memory = MemoryConsumer::new("PointInTimeExec").register(context.memory_pool());
-    let memory = Arc::new(memory);
-    let spine = collect(&spine, &context, &memory).await?;
-    MetricBuilder::new(&metrics)
-        .global_counter("spine_rows")
-        .add(spine.rows);
-    let tasks = context.session_config().target_partitions();
-    let mut matches = Vec::with_capacity(groups.len());
-    for group in groups.iter() {
-        matches.push(group.matches(&spine, tasks, &memory, &metrics).await?);
+    spine_rows: Count,
+    spine_parts: Count,
+}
+
+impl Parts {
+    fn new(
+        spine: &Arc<dyn ExecutionPlan>,
+        groups: Arc<[Group]>,
+        schema: SchemaRef,
+        context: &Arc<TaskContext>,
+        metrics: ExecutionPlanMetricsSet,
+    ) -> Result<Self> {
+        let memory = MemoryConsumer::new("PointInTimeExec").register(context.memory_pool());
+        // Groups are joined one after the other; what they matched stays.
+        let per_row = INDEX_PER_ROW + groups.iter().map(Group::memory_per_row).sum::<usize>();
+        let counter = |name| MetricBuilder::new(&metrics).global_counter(name);
+        Ok(Self {
+            reader: SpineReader::new(spine, context, memory.new_empty(), per_row)?,
+            ahead: Vec::new(),
+            groups,
+            schema,
+            memory,
+            tasks: context.session_config().target_partitions(),
+            spine_rows: counter("spine_rows"),
+            spine_parts: counter("spine_parts"),
+            metrics,
+        })
     }
-    Ok(Joined {
-        spine,
-        groups: matches,
-        schema,
-        _memory: memory,
-    })
+
+    /// The next part, joined; half a part where a whole one does not fit after all.
+    async fn next(&mut self) -> Result<Option<Joined>> {
+        loop {
+            let spine = match self.ahead.pop() {
+                Some(spine) => spine,
+                None => match self.reader.next().await? {
+                    Some(spine) => spine,
+                    None => return Ok(None),
+                },
+            };
+            match self.join(&spine).await {
+                Ok((groups, memory)) => {
+                    self.spine_rows.add(spine.rows);
+                    self.spine_parts.add(1);
+                    return Ok(Some(Joined {
+                        spine,
+                        groups,
+                        schema: Arc::clone(&self.schema),
+                        _memory: memory,
+                    }));
+                }
+                Err(error) if spine.rows > 1 && is_exhausted(&error) => {
+                    let (first, second) = spine.halves();
+                    self.ahead.extend([second, first]);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    async fn join(&self, spine: &Spine) -> Result<(Vec<Matches>, Arc<MemoryReservation>)> {
+        let memory = Arc::new(self.memory.new_empty());
+        let mut matches = Vec::with_capacity(self.groups.len());
+        let mut indexed: Option<(&Group, IndexedSpine)> = None;
+        for group in self.groups.iter() {
+            let shared = indexed
+                .take()
+                .filter(|(other, _)| group.shares_index(other));
+            let (_, indexed) = match shared {
+                Some(shared) => indexed.insert(shared),
+                None => indexed.insert((group, group.index(spine, &memory)?)),
+            };
+            let found = group.matches(indexed, self.tasks, &memory, &self.metrics);
+            matches.push(found.await?);
+        }
+        Ok((matches, memory))
+    }
+}
+
+fn is_exhausted(error: &DataFusionError) -> bool {
+    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
 }
 
 impl DisplayAs for PointInTimeExec {
@@ -252,14 +322,18 @@ impl ExecutionPlan for PointInTimeExec {
         let schema = self.schema();
         let size = context.session_config().batch_size();
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let joined = run(
-            Arc::clone(&self.spine),
+        let parts = Parts::new(
+            &self.spine,
             Arc::clone(&self.groups),
             Arc::clone(&schema),
-            context,
+            &context,
             self.metrics.clone(),
-        );
-        let batches = stream::once(joined)
+        )?;
+        let joined = stream::try_unfold(parts, |mut parts: Parts| async move {
+            let joined = parts.next().await?;
+            Ok::<_, DataFusionError>(joined.map(|joined| (joined, parts)))
+        });
+        let batches = joined
             .map_ok(move |joined| {
                 let plan = joined.plan(size);
                 stream::iter(plan).map(move |(batch, before, start, length)| {

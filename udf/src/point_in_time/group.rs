@@ -14,18 +14,17 @@ use featureflight_catalog::listing::{EventRange, FileList};
 use featureflight_catalog::scan::versions::FileReader;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant};
-use foldhash::fast::RandomState;
 
 use crate::clock::Clocks;
 use crate::point_in_time::age::{Age, before};
 use crate::point_in_time::features::features;
-use crate::point_in_time::index::{Entry, SpineIndex};
+use crate::point_in_time::index::{SpineIndex, SpineRows};
 use crate::point_in_time::node::KnownBy;
 use crate::point_in_time::probe::{Probe, cells_memory};
 use crate::point_in_time::spine::{Spine, instants};
 use crate::ranking::cuts::Cuts;
 use crate::ranking::fetch::{Place, compact};
-use crate::ranking::keys::{KeyIndex, Keys, NONE};
+use crate::ranking::keys::NONE;
 use crate::ranking::pass::{History, PassMetrics, pass};
 use crate::ranking::rank;
 
@@ -80,6 +79,15 @@ impl Matches {
     }
 }
 
+/// The spine as one or several groups see it; in the pool until it is dropped.
+#[derive(Debug)]
+pub(crate) struct IndexedSpine {
+    index: Arc<SpineIndex>,
+    /// Per spine row its slot, or [`NONE`].
+    slot_of_row: Vec<u32>,
+    _memory: MemoryReservation,
+}
+
 /// Counts of one group.
 #[derive(Debug)]
 pub(crate) struct GroupMetrics {
@@ -113,19 +121,19 @@ impl GroupMetrics {
 }
 
 impl Group {
-    /// Matches every row of `spine`; `memory` grows by what the matches hold.
+    /// Matches every row of the spine; `memory` grows by what the matches hold. `indexed` is what
+    /// [`Self::index`] made.
     pub(crate) async fn matches(
         &self,
-        spine: &Spine,
+        indexed: &IndexedSpine,
         tasks: usize,
         memory: &Arc<MemoryReservation>,
         metrics: &ExecutionPlanMetricsSet,
     ) -> Result<Matches> {
         let metrics = GroupMetrics::new(metrics, self.table.name());
-        // Freed at the end of phase one: the index and its cells.
+        let (index, slot_of_row) = (Arc::clone(&indexed.index), &indexed.slot_of_row);
+        // Freed at the end of phase one: the cells, and what they become when they are settled.
         let scratch = memory.new_empty();
-        let (index, slot_of_row) = self.index(spine, &scratch)?;
-        // The cells, and what they become when they are settled.
         let slot = size_of::<(Place, u32)>() + size_of::<Place>() + size_of::<u32>();
         scratch.try_grow(cells_memory(index.cells()) + index.slots() * slot)?;
         let history = self.reachable(&index, &metrics)?;
@@ -134,19 +142,16 @@ impl Group {
             cuts = cuts.known(self.known_by, at);
         }
         let entered = metrics.versions_entered.clone();
+        index.clear();
         let probe = Arc::new(Probe::new(index, cuts, self.known_by, tasks, entered));
         let columns = rank::columns(self.table.record_identifier);
         pass(&history, columns, tasks, &probe, &metrics.pass).await?;
         let (places, winner_of_slot) = self.winners(&probe)?;
         drop((probe, scratch));
 
-        let mut winners = slot_of_row;
-        for winner in &mut winners {
-            *winner = winner_of_slot
-                .get(*winner as usize)
-                .copied()
-                .unwrap_or(NONE);
-        }
+        let winner = |slot: &u32| winner_of_slot.get(*slot as usize).copied();
+        let winners = slot_of_row.iter().map(|slot| winner(slot).unwrap_or(NONE));
+        let winners: Vec<u32> = winners.collect();
         metrics
             .rows_matched
             .add(winners.iter().filter(|winner| **winner != NONE).count());
@@ -158,49 +163,61 @@ impl Group {
         Ok(Matches { winners, features })
     }
 
+    /// Bytes that [`Self::matches`] takes per row of the spine, about: cells and what they become,
+    /// and the features of a version of its own.
+    pub(crate) fn memory_per_row(&self) -> usize {
+        let fields = self.table.state_schema.fields();
+        let feature = |feature: &usize| match fields[*feature].data_type().primitive_width() {
+            Some(width) => width + 1,
+            None => 32,
+        };
+        let features: usize = self.features.iter().map(feature).sum();
+        cells_memory(1) + 2 * size_of::<Place>() + 3 * size_of::<u32>() + 2 * features
+    }
+
+    /// Whether an index for `other` is one for this group too.
+    pub(crate) fn shares_index(&self, other: &Self) -> bool {
+        let key_type = |group: &Self| {
+            let identifier = group.table.record_identifier;
+            group.table.state_schema.field(identifier).data_type().clone()
+        };
+        let cut = |group: &Self| match &group.known_at {
+            KnownAt::Spine(cut) => Some(Arc::clone(cut)),
+            KnownAt::Always | KnownAt::Constant(_) => None,
+        };
+        self.key.eq(&other.key)
+            && self.time.eq(&other.time)
+            && cut(self) == cut(other)
+            && key_type(self) == key_type(other)
+    }
+
     /// The spine's keys, times and cuts as an index, and the slot of each row.
-    fn index(&self, spine: &Spine, memory: &MemoryReservation) -> Result<(SpineIndex, Vec<u32>)> {
-        memory.try_grow(spine.rows * (size_of::<Entry>() + size_of::<u32>()))?;
-        let table = &self.table;
-        let key_type = table
-            .state_schema
-            .field(table.record_identifier)
-            .data_type()
-            .clone();
-        let mut keys = KeyIndex::try_new(&key_type, RandomState::default())?;
-        let mut entries = Vec::with_capacity(spine.rows);
-        let mut row = 0_u32;
-        let mut reserved = 0;
+    pub(crate) fn index(
+        &self,
+        spine: &Spine,
+        memory: &Arc<MemoryReservation>,
+    ) -> Result<IndexedSpine> {
+        let memory = memory.new_empty();
+        let identifier = self.table.state_schema.field(self.table.record_identifier);
+        let mut rows = SpineRows::try_new(identifier.data_type())?;
         for batch in &spine.batches {
-            memory.try_grow(keys.memory().saturating_sub(reserved))?;
-            reserved = reserved.max(keys.memory());
-            let rows = batch.num_rows();
-            let column = self.key.evaluate(batch)?.into_array(rows)?;
-            let column = Keys::try_new(&column)?;
-            let times = instants(&self.time.evaluate(batch)?.into_array(rows)?)?;
-            let cuts = match &self.known_at {
-                KnownAt::Spine(cut) => instants(&cut.evaluate(batch)?.into_array(rows)?)?,
-                KnownAt::Always | KnownAt::Constant(_) => {
-                    vec![Some(Instant::from_micros(0)); rows]
-                }
+            let evaluate = |expr: &Arc<dyn PhysicalExpr>| {
+                expr.evaluate(batch)?.into_array(batch.num_rows())
             };
-            for (position, (time, cut)) in times.into_iter().zip(cuts).enumerate() {
-                if let (Some(time), Some(cut), false) = (time, cut, column.is_null(position)) {
-                    let hash = column.hash(keys.state(), position);
-                    let key = keys.insert(hash, &column, position)?;
-                    entries.push(Entry {
-                        key,
-                        time,
-                        cut,
-                        row,
-                    });
-                }
-                row += 1;
-            }
+            let times = instants(&evaluate(&self.time)?)?;
+            let cuts = match &self.known_at {
+                KnownAt::Spine(cut) => Some(instants(&evaluate(cut)?)?),
+                KnownAt::Always | KnownAt::Constant(_) => None,
+            };
+            rows.push(&evaluate(&self.key)?, &times, cuts.as_deref())?;
+            memory.try_grow(rows.memory().saturating_sub(memory.size()))?;
         }
-        let rows_have_cuts = matches!(self.known_at, KnownAt::Spine(_));
-        memory.try_grow(keys.memory().saturating_sub(reserved))?;
-        SpineIndex::new(keys, entries, spine.rows, rows_have_cuts, memory)
+        let (index, slot_of_row) = SpineIndex::new(rows, &memory)?;
+        Ok(IndexedSpine {
+            index: Arc::new(index),
+            slot_of_row,
+            _memory: memory,
+        })
     }
 
     /// The files that may hold a version for some slot: none for a spine without slots.

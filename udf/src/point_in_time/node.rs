@@ -1,6 +1,7 @@
 //! The logical point-in-time join.
 
 use std::cmp::Ordering;
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
@@ -289,6 +290,17 @@ impl UserDefinedLogicalNodeCore for PointInTimeJoin {
             (Some(spine), None, None) => Self::try_new(spine, groups, self.scan.clone()),
             _ => Err(Error::internal("a point-in-time join was rebuilt from other parts").into()),
         }
+    }
+
+    /// Only the features: a predicate on columns of the spine holds or not whatever a row matches.
+    fn prevent_predicate_push_down_columns(&self) -> HashSet<String> {
+        let columns = self.groups.iter().flat_map(|group| &group.columns);
+        columns.map(|column| column.name.clone()).collect()
+    }
+
+    /// Every row of the spine is one of the output.
+    fn supports_limit_pushdown(&self) -> bool {
+        true
     }
 
     fn necessary_children_exprs(&self, output_columns: &[usize]) -> Option<Vec<Vec<usize>>> {

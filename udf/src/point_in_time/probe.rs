@@ -1,6 +1,8 @@
 //! Phase one of a point-in-time join: versions enter the cells of the spine's index, from many
 //! tasks at once, and the best of each slot is settled at the end.
 
+use std::sync::Arc;
+
 use arrow::array::Array;
 use datafusion::error::Result;
 use datafusion::physical_plan::metrics::Count;
@@ -8,12 +10,15 @@ use featureflight_catalog::Error;
 use featureflight_catalog::scan::versions::VersionBatch;
 use parking_lot::Mutex;
 
-use crate::point_in_time::index::SpineIndex;
+use crate::point_in_time::index::{Slots, SpineIndex};
 use crate::point_in_time::node::KnownBy;
 use crate::ranking::cuts::Cuts;
 use crate::ranking::keys::Keys;
 use crate::ranking::pass::Visit;
 use crate::ranking::rank::{Rank, Ranks};
+
+/// Rows probed together: what they touch fits into the nearest caches.
+const TOGETHER: usize = 1_024;
 
 type Cell = Option<Rank>;
 
@@ -65,7 +70,7 @@ pub(crate) fn cells_memory(cells: usize) -> usize {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Probe {
-    pub(crate) index: SpineIndex,
+    pub(crate) index: Arc<SpineIndex>,
     cuts: Cuts,
     known_by: KnownBy,
     cells: Cells,
@@ -73,9 +78,20 @@ pub(crate) struct Probe {
     matched: Count,
 }
 
+/// What one task keeps between its batches.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    hashes: Vec<u64>,
+    /// Rows, and the number and slots of the key each may have.
+    found: Vec<(usize, u32, Slots)>,
+    /// Versions and the cells they enter, per stripe.
+    entering: Vec<Vec<(usize, Rank)>>,
+}
+
 impl Probe {
+    /// `index` must be clear.
     pub(crate) fn new(
-        index: SpineIndex,
+        index: Arc<SpineIndex>,
         cuts: Cuts,
         known_by: KnownBy,
         tasks: usize,
@@ -99,7 +115,8 @@ impl Probe {
             stripe: self.cells.stripe,
             stripes,
         };
-        for (slots, tree) in self.index.by_key() {
+        for key in 0..self.index.key_count() {
+            let (slots, tree) = self.index.key(key);
             if let Some((first, tree)) = tree {
                 tree.settle(|from, to| cells.improve(first + to, cells.get(first + from)));
             }
@@ -120,43 +137,81 @@ impl Probe {
         }
         Ok(())
     }
+
+    /// Sorts the versions of `scratch.hashes`, whose first row is `start`, into stripes. Each step
+    /// runs over all rows before the next, so that what they wait for overlaps.
+    fn probe(&self, keys: &Keys<'_>, ranks: &Ranks<'_>, start: usize, scratch: &mut Scratch) {
+        let Scratch {
+            hashes,
+            found,
+            entering,
+        } = scratch;
+        self.index.keys.warm(hashes);
+        found.clear();
+        found.extend(hashes.iter().enumerate().filter_map(|(at, hash)| {
+            let row = start + at;
+            let (key, slots) = self.index.keys.candidate(*hash, keys, row)?;
+            Some((row, key, slots))
+        }));
+        self.index.warm(found.iter().map(|(_, _, slots)| *slots));
+        let stripe = self.cells.stripe;
+        for (row, key, slots) in found {
+            let event_time = ranks.event_time(*row);
+            let Some(slot) = self.index.first(*slots, event_time) else {
+                continue;
+            };
+            let rows_have_cuts = self.index.rows_have_cuts();
+            if !rows_have_cuts && self.index.is_beaten(slot, event_time) {
+                continue;
+            }
+            let rank = ranks.get(*row);
+            if !self.cuts.admit(&rank) || !self.index.keys.is(*key, keys, *row) {
+                continue;
+            }
+            let mut enter = |cell: usize| entering[cell / stripe].push((cell % stripe, rank));
+            if rows_have_cuts {
+                let known = match self.known_by {
+                    KnownBy::WriteTime => rank.write_time(),
+                    KnownBy::ApiInvocationTime => rank.api_invocation_time(),
+                };
+                self.index.enter(*key, *slots, slot, known, enter);
+            } else {
+                enter(slot);
+            }
+        }
+    }
 }
 
 impl Visit for Probe {
-    /// Versions and the cells they enter, per stripe.
-    type Scratch = Vec<Vec<(usize, Rank)>>;
+    type Scratch = Scratch;
 
-    fn visit(&self, file: u32, batch: &VersionBatch, entering: &mut Self::Scratch) -> Result<()> {
+    fn visit(&self, file: u32, batch: &VersionBatch, scratch: &mut Scratch) -> Result<()> {
         let column = batch.features.first();
         let column = column.ok_or_else(|| Error::internal("a batch of versions lacks its keys"))?;
         let keys = Keys::try_new(column.as_ref() as &dyn Array)?;
-        let ranks = Ranks::try_new(file, batch)?;
-        entering.resize_with(self.cells.stripes.len(), Vec::new);
-        let stripe = self.cells.stripe;
-        for row in 0..batch.rows {
-            let rank = ranks.get(row);
-            if !self.cuts.admit(&rank) {
-                continue;
-            }
-            let Some(key) = self.index.find(&keys, row) else {
-                continue;
-            };
-            let known = match self.known_by {
-                KnownBy::WriteTime => rank.write_time(),
-                KnownBy::ApiInvocationTime => rank.api_invocation_time(),
-            };
-            self.index.enter(key, rank.event_time(), known, |cell| {
-                entering[cell / stripe].push((cell % stripe, rank));
-            });
+        if keys.null_count() > 0 {
+            return Err(Error::internal("a batch of versions has a null key").into());
         }
-        for (entering, cells) in entering.iter_mut().zip(&self.cells.stripes) {
+        let ranks = Ranks::try_new(file, batch)?;
+        let stripes = &self.cells.stripes;
+        scratch.entering.resize_with(stripes.len(), Vec::new);
+        for start in (0..batch.rows).step_by(TOGETHER) {
+            let rows = start..batch.rows.min(start + TOGETHER);
+            keys.hash(self.index.keys.state(), rows, &mut scratch.hashes);
+            self.probe(&keys, &ranks, start, scratch);
+        }
+        for (stripe, entering) in scratch.entering.iter_mut().enumerate() {
             if entering.is_empty() {
                 continue;
             }
             self.matched.add(entering.len());
-            let mut cells = cells.lock();
+            let mut cells = stripes[stripe].lock();
             for (cell, rank) in entering.drain(..) {
-                cells[cell] = cells[cell].max(Some(rank));
+                if cells[cell] < Some(rank) {
+                    cells[cell] = Some(rank);
+                    let cell = stripe * self.cells.stripe + cell;
+                    self.index.entered(cell, rank.event_time());
+                }
             }
         }
         Ok(())

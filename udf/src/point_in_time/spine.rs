@@ -1,8 +1,10 @@
-//! The spine in memory: its batches, and its times as instants.
+//! The spine in memory, whole or in parts, and its times as instants.
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, RecordBatchOptions,
+};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, TimeUnit, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
@@ -11,60 +13,180 @@ use datafusion::common::runtime::JoinSet;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::MemoryReservation;
+use datafusion::execution::memory_pool::{MemoryLimit, MemoryReservation};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
-use featureflight_catalog::{Error, Instant, Kind};
+use featureflight_catalog::{Error, Instant};
 use futures::StreamExt;
+use tokio::sync::mpsc;
 
-use crate::ranking::keys::NONE;
-use crate::ranking::pass::join;
+use crate::ranking::fetch::compact;
+use crate::ranking::pass::lost;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// All rows of the spine.
+/// Rows of the spine that are joined together.
 #[derive(Debug)]
 pub(crate) struct Spine {
     pub(crate) batches: Vec<RecordBatch>,
     pub(crate) rows: usize,
+    /// What the batches hold.
+    memory: Arc<MemoryReservation>,
 }
 
-/// Runs every partition of `input` to its end, at once.
-///
-/// # Errors
-/// Those of the input, and `ResourcesExhausted` when the rows do not fit into the pool.
-pub(crate) async fn collect(
-    input: &Arc<dyn ExecutionPlan>,
-    context: &Arc<TaskContext>,
-    memory: &Arc<MemoryReservation>,
-) -> Result<Spine> {
-    let mut running = JoinSet::new();
-    for partition in 0..input.output_partitioning().partition_count() {
-        let mut stream = input.execute(partition, Arc::clone(context))?;
-        let memory = Arc::clone(memory);
-        running.spawn(async move {
-            let mut batches = Vec::new();
-            while let Some(batch) = stream.next().await.transpose()? {
-                if batch.num_rows() > 0 {
-                    memory.try_grow(get_record_batch_memory_size(&batch))?;
-                    batches.push(batch);
+impl Spine {
+    fn new(batches: Vec<RecordBatch>, memory: Arc<MemoryReservation>) -> Self {
+        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+        Self {
+            batches,
+            rows,
+            memory,
+        }
+    }
+
+    /// The first half of the rows and the second.
+    pub(crate) fn halves(self) -> (Self, Self) {
+        let half = self.rows / 2;
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        let mut before = 0;
+        for batch in self.batches {
+            let rows = batch.num_rows();
+            let cut = half.saturating_sub(before).min(rows);
+            if cut > 0 {
+                first.push(batch.slice(0, cut));
+            }
+            if cut < rows {
+                second.push(batch.slice(cut, rows - cut));
+            }
+            before += rows;
+        }
+        let memory = Arc::clone(&self.memory);
+        (Self::new(first, memory), Self::new(second, self.memory))
+    }
+}
+
+/// A batch and the partition it comes from.
+type Piece = (usize, RecordBatch);
+
+/// Runs every partition of the input at once and hands the rows out in parts that fit into memory.
+#[derive(Debug)]
+pub(crate) struct SpineReader {
+    pieces: mpsc::Receiver<Result<Piece>>,
+    running: JoinSet<()>,
+    memory: MemoryReservation,
+    /// Bytes that a part may take: half of what the pool has in all, as others work too.
+    most: usize,
+    /// Bytes that joining takes per row, beside the row.
+    per_row: usize,
+    /// Did not fit into the part before.
+    left_over: Option<Piece>,
+}
+
+/// Rows of one part. More could not be numbered.
+const LONGEST: usize = 1 << 31;
+
+impl SpineReader {
+    /// # Errors
+    /// Those of starting the input.
+    pub(crate) fn new(
+        input: &Arc<dyn ExecutionPlan>,
+        context: &Arc<TaskContext>,
+        memory: MemoryReservation,
+        per_row: usize,
+    ) -> Result<Self> {
+        let partitions = input.output_partitioning().partition_count();
+        let most = match context.memory_pool().memory_limit() {
+            MemoryLimit::Finite(limit) => limit / 2,
+            MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
+        };
+        let (sender, pieces) = mpsc::channel(2 * partitions.max(1));
+        let mut running = JoinSet::new();
+        for partition in 0..partitions {
+            let mut stream = input.execute(partition, Arc::clone(context))?;
+            let sender = sender.clone();
+            running.spawn(async move {
+                while let Some(batch) = stream.next().await {
+                    let piece = batch.map(|batch| (partition, batch));
+                    if sender.send(piece).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        Ok(Self {
+            pieces,
+            running,
+            memory,
+            most,
+            per_row,
+            left_over: None,
+        })
+    }
+
+    /// The next rows: all that are left if they fit into half of the memory pool and into what is
+    /// free of it, else as many as do. `None` at the end of the input.
+    ///
+    /// # Errors
+    /// Those of the input, and `ResourcesExhausted` when not even one batch fits.
+    pub(crate) async fn next(&mut self) -> Result<Option<Spine>> {
+        let held = self.memory.new_empty();
+        // Given back when the part is joined, which takes it then.
+        let ahead = self.memory.new_empty();
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut rows = 0;
+        while let Some((partition, batch)) = self.piece().await? {
+            let needs = get_record_batch_memory_size(&batch);
+            let then = batch.num_rows() * self.per_row;
+            let full = held.size() + ahead.size() + needs + then > self.most
+                || rows + batch.num_rows() > LONGEST;
+            let grown = if full && rows > 0 {
+                Err(None)
+            } else {
+                let grown = held.try_grow(needs).and_then(|()| ahead.try_grow(then));
+                grown.map_err(Some)
+            };
+            match grown {
+                Ok(()) => {
+                    rows += batch.num_rows();
+                    pieces.push((partition, batch));
+                }
+                Err(Some(error)) if rows == 0 => return Err(error),
+                Err(_) => {
+                    self.left_over = Some((partition, batch));
+                    break;
                 }
             }
-            Ok((partition, batches))
-        });
+        }
+        if pieces.is_empty() {
+            return Ok(None);
+        }
+        // In the order of the partitions, not of their ends: a limit above keeps the same rows.
+        pieces.sort_by_key(|(partition, _)| *partition);
+        let batches = pieces.into_iter().map(|(_, batch)| batch).collect();
+        Ok(Some(Spine::new(batches, Arc::new(held))))
     }
-    let mut partitions = join(running).await?;
-    // In the order of the partitions, not of their ends: a limit above keeps the same rows.
-    partitions.sort_unstable_by_key(|(partition, _)| *partition);
-    let batches: Vec<_> = partitions
-        .into_iter()
-        .flat_map(|(_, batches)| batches)
-        .collect();
-    let rows = batches.iter().map(RecordBatch::num_rows).sum();
-    if rows >= NONE as usize {
-        let message = "the spine of a point-in-time join has more than four billion rows";
-        return Err(Error::new(Kind::ResourceExhausted, message).into());
+
+    /// The next batch that is not empty, holding nothing but its rows.
+    async fn piece(&mut self) -> Result<Option<Piece>> {
+        if let Some(piece) = self.left_over.take() {
+            return Ok(Some(piece));
+        }
+        while let Some(piece) = self.pieces.recv().await {
+            let (partition, batch) = piece?;
+            if batch.num_rows() > 0 {
+                let columns = batch.columns().iter().cloned().map(compact).collect();
+                let batch = RecordBatch::try_new_with_options(
+                    batch.schema(),
+                    columns,
+                    &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
+                )?;
+                return Ok(Some((partition, batch)));
+            }
+        }
+        while let Some(ended) = self.running.join_next().await {
+            ended.map_err(|error| lost(&error))?;
+        }
+        Ok(None)
     }
-    Ok(Spine { batches, rows })
 }
 
 /// Whether [`instants`] reads `data_type`.

@@ -17,7 +17,7 @@ use crate::ranking::rank::Rank;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
     pub(crate) file: u32,
-    pub(crate) row: u64,
+    pub(crate) row: u32,
 }
 
 impl From<&Rank> for Place {
@@ -59,13 +59,10 @@ pub(crate) fn fetch(
         ..Columns::default()
     };
     let wanted = places.len();
-    let selection = match selection(places) {
-        Ok(selection) => selection,
-        Err(error) => return futures::stream::once(async { Err(error) }).boxed(),
-    };
+    let selection = Some(selection(places));
     let batches = history
         .reader
-        .read(&history.table, &file, &columns, Some(selection));
+        .read(&history.table, &file, &columns, selection);
     checked(batches, wanted, file.meta.location.to_string())
 }
 
@@ -91,21 +88,18 @@ fn checked(
     .boxed()
 }
 
-fn selection(places: &[Place]) -> Result<RowSelection> {
-    let too_far = |_| Error::internal("a row number does not fit this machine");
+fn selection(places: &[Place]) -> RowSelection {
     let mut selectors: Vec<RowSelector> = Vec::new();
-    let mut end = 0_u64;
+    let mut end = 0_usize;
     for run in places.chunk_by(|a, b| a.row + 1 == b.row) {
-        let first = run[0].row;
+        let first = run[0].row as usize;
         if first > end {
-            selectors.push(RowSelector::skip(
-                usize::try_from(first - end).map_err(too_far)?,
-            ));
+            selectors.push(RowSelector::skip(first - end));
         }
         selectors.push(RowSelector::select(run.len()));
-        end = first + run.len() as u64;
+        end = first + run.len();
     }
-    Ok(selectors.into())
+    selectors.into()
 }
 
 /// `column` without the unreferenced bytes that selected views drag along: they keep whole pages
@@ -122,7 +116,7 @@ pub(crate) fn compact(column: ArrayRef) -> ArrayRef {
 mod tests {
     use super::*;
 
-    fn places(places: &[(u32, u64)]) -> Vec<Place> {
+    fn places(places: &[(u32, u32)]) -> Vec<Place> {
         places
             .iter()
             .map(|(file, row)| Place {
@@ -134,7 +128,7 @@ mod tests {
 
     #[test]
     fn runs_become_one_selector() {
-        let selection = selection(&places(&[(0, 0), (0, 1), (0, 5), (0, 6), (0, 9)])).unwrap();
+        let selection = selection(&places(&[(0, 0), (0, 1), (0, 5), (0, 6), (0, 9)]));
         let selectors: Vec<RowSelector> = selection.into();
         let expected = [
             RowSelector::select(2),

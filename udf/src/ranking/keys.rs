@@ -1,14 +1,21 @@
 //! Record identifiers as dense numbers: a hash index over integers, doubles or text.
 //!
 //! Doubles are equal as the contract says: `-0.0` is `0.0`, and every NaN is the same key.
+//!
+//! The index is larger than the caches, so that a lookup costs what waiting for memory costs. It
+//! is therefore asked in batches: [`KeyIndex::warm`] reads where the keys of many rows belong,
+//! which the processor does side by side, and then each row finds its entry near. An entry holds
+//! 32 bits of its key's hash; [`KeyIndex::candidate`] compares only those, and the key itself is
+//! looked at once it matters, with [`KeyIndex::is`].
 
 use std::hash::BuildHasher;
+use std::hint::black_box;
+use std::ops::Range;
 
 use arrow::array::{Array, AsArray, Float64Array, Int64Array, StringViewArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use featureflight_catalog::{Error, Kind, Result};
 use foldhash::fast::RandomState;
-use hashbrown::HashTable;
 
 /// No key, slot or winner. Numbers stay below it.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -29,28 +36,49 @@ impl<'a> Keys<'a> {
             DataType::Int64 => Ok(Self::Integer(column.as_primitive::<Int64Type>())),
             DataType::Float64 => Ok(Self::Double(column.as_primitive::<Float64Type>())),
             DataType::Utf8View => Ok(Self::Text(column.as_string_view())),
-            other => Err(Error::internal(format!(
-                "a record identifier cannot be of type {other}"
-            ))),
+            other => Err(unfit(other)),
+        }
+    }
+
+    fn column(&self) -> &dyn Array {
+        match self {
+            Self::Integer(column) => column,
+            Self::Double(column) => column,
+            Self::Text(column) => column,
         }
     }
 
     pub(crate) fn is_null(&self, row: usize) -> bool {
-        match self {
-            Self::Integer(column) => column.is_null(row),
-            Self::Double(column) => column.is_null(row),
-            Self::Text(column) => column.is_null(row),
-        }
+        self.column().is_null(row)
     }
 
-    /// The hash of a row that is not null.
-    pub(crate) fn hash(&self, state: &RandomState, row: usize) -> u64 {
+    pub(crate) fn null_count(&self) -> usize {
+        self.column().null_count()
+    }
+
+    /// The hashes of `rows`, in place of what `hashes` held. That of a null means nothing.
+    pub(crate) fn hash(&self, state: &RandomState, rows: Range<usize>, hashes: &mut Vec<u64>) {
+        hashes.clear();
         match self {
-            Self::Integer(column) => state.hash_one(column.value(row)),
-            Self::Double(column) => state.hash_one(canonical(column.value(row))),
-            Self::Text(column) => state.hash_one(column.value(row).as_bytes()),
+            Self::Integer(column) => {
+                let values = &column.values()[rows];
+                hashes.extend(values.iter().map(|value| state.hash_one(value)));
+            }
+            Self::Double(column) => {
+                let values = &column.values()[rows];
+                hashes.extend(values.iter().map(|value| state.hash_one(canonical(*value))));
+            }
+            Self::Text(column) => {
+                hashes.extend(rows.map(|row| state.hash_one(column.value(row).as_bytes())));
+            }
         }
     }
+}
+
+fn unfit(data_type: &DataType) -> Error {
+    Error::internal(format!(
+        "a record identifier cannot be of type {data_type}"
+    ))
 }
 
 /// Bits that are equal exactly when the keys are.
@@ -103,15 +131,34 @@ impl Store {
     }
 }
 
-/// See the module.
+/// A place in the table, free while its number is [`NONE`].
+#[derive(Debug, Clone, Copy)]
+struct Entry<P> {
+    tag: u32,
+    number: u32,
+    payload: P,
+}
+
+/// See the module. `P` is what a lookup finds beside the number.
 #[derive(Debug)]
-pub(crate) struct KeyIndex {
+pub(crate) struct KeyIndex<P = ()> {
     state: RandomState,
-    table: HashTable<u32>,
+    /// A power of two, never more than half of them taken; a key lies in the first free entry
+    /// from the one its hash says.
+    entries: Vec<Entry<P>>,
+    len: u32,
+    /// Two keys have the same tag in one chain, so that a tag does not tell them apart.
+    ambiguous: bool,
     store: Store,
 }
 
-impl KeyIndex {
+const FEWEST: usize = 16;
+
+fn tag(hash: u64) -> u32 {
+    (hash >> 32) as u32
+}
+
+impl<P: Copy + Default> KeyIndex<P> {
     /// An index for keys of `key_type`, whose rows are hashed with `state`.
     ///
     /// # Errors
@@ -121,14 +168,13 @@ impl KeyIndex {
             DataType::Int64 => Store::Integer(Vec::new()),
             DataType::Float64 => Store::Double(Vec::new()),
             DataType::Utf8View => Store::Text(Vec::new(), Vec::new()),
-            other => {
-                let message = format!("a record identifier cannot be of type {other}");
-                return Err(Error::internal(message));
-            }
+            other => return Err(unfit(other)),
         };
         Ok(Self {
             state,
-            table: HashTable::new(),
+            entries: free(FEWEST),
+            len: 0,
+            ambiguous: false,
             store,
         })
     }
@@ -138,14 +184,44 @@ impl KeyIndex {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.table.len()
+        self.len as usize
     }
 
-    /// The number of a row's key; `hash` is the row's.
-    pub(crate) fn find(&self, hash: u64, keys: &Keys<'_>, row: usize) -> Option<u32> {
-        self.table
-            .find(hash, |number| self.store.holds(*number, keys, row))
-            .copied()
+    fn home(&self, hash: u64) -> usize {
+        hash as usize & (self.entries.len() - 1)
+    }
+
+    fn after(&self, place: usize) -> usize {
+        (place + 1) & (self.entries.len() - 1)
+    }
+
+    /// Brings the entries that keys with these hashes may have near.
+    pub(crate) fn warm(&self, hashes: &[u64]) {
+        let read = |sum, hash: &u64| sum ^ self.entries[self.home(*hash)].tag;
+        black_box(hashes.iter().fold(0, read));
+    }
+
+    /// The number and payload of the only key that a row may have, which [`Self::is`] must
+    /// confirm; `None` when the index certainly lacks the row's key. `hash` is the row's.
+    pub(crate) fn candidate(&self, hash: u64, keys: &Keys<'_>, row: usize) -> Option<(u32, P)> {
+        let mut place = self.home(hash);
+        loop {
+            let entry = &self.entries[place];
+            if entry.number == NONE {
+                return None;
+            }
+            if entry.tag == tag(hash)
+                && (!self.ambiguous || self.store.holds(entry.number, keys, row))
+            {
+                return Some((entry.number, entry.payload));
+            }
+            place = self.after(place);
+        }
+    }
+
+    /// Whether a row's key is the one of this number.
+    pub(crate) fn is(&self, number: u32, keys: &Keys<'_>, row: usize) -> bool {
+        self.store.holds(number, keys, row)
     }
 
     /// The number of a row's key, which must not be null: the old one, or the next.
@@ -153,18 +229,26 @@ impl KeyIndex {
     /// # Errors
     /// `ResourceExhausted` when the numbers run out.
     pub(crate) fn insert(&mut self, hash: u64, keys: &Keys<'_>, row: usize) -> Result<u32> {
-        if let Some(number) = self.find(hash, keys, row) {
-            return Ok(number);
+        let mut place = self.home(hash);
+        let mut ambiguous = false;
+        loop {
+            let entry = &self.entries[place];
+            if entry.number == NONE {
+                break;
+            }
+            if entry.tag == tag(hash) {
+                if self.store.holds(entry.number, keys, row) {
+                    return Ok(entry.number);
+                }
+                ambiguous = true;
+            }
+            place = self.after(place);
         }
-        let number = u32::try_from(self.len())
-            .ok()
-            .filter(|number| *number != NONE);
-        let number = number.ok_or_else(|| {
-            Error::new(
-                Kind::ResourceExhausted,
-                "more than four billion different keys",
-            )
-        })?;
+        let number = self.len;
+        if number == NONE {
+            let message = "more than four billion different keys";
+            return Err(Error::new(Kind::ResourceExhausted, message));
+        }
         match (&mut self.store, keys) {
             (Store::Integer(values), Keys::Integer(column)) => values.push(column.value(row)),
             (Store::Double(values), Keys::Double(column)) => {
@@ -176,13 +260,42 @@ impl KeyIndex {
             }
             _ => return Err(Error::internal("keys of two types in one index")),
         }
-        let Self {
-            state,
-            table,
-            store,
-        } = self;
-        table.insert_unique(hash, number, |number| store.hash(state, *number));
+        self.ambiguous |= ambiguous;
+        self.entries[place] = Entry {
+            tag: tag(hash),
+            number,
+            payload: P::default(),
+        };
+        self.len += 1;
+        if self.len() * 2 > self.entries.len() {
+            self.grow();
+        }
         Ok(number)
+    }
+
+    fn grow(&mut self) {
+        let larger = free(self.entries.len() * 2);
+        for entry in std::mem::replace(&mut self.entries, larger) {
+            if entry.number == NONE {
+                continue;
+            }
+            let mut place = self.home(self.store.hash(&self.state, entry.number));
+            while self.entries[place].number != NONE {
+                // Two keys of one tag may meet in a chain now that did not before.
+                self.ambiguous |= self.entries[place].tag == entry.tag;
+                place = self.after(place);
+            }
+            self.entries[place] = entry;
+        }
+    }
+
+    /// Sets what lookups find beside each number.
+    pub(crate) fn attach(&mut self, payload: impl Fn(u32) -> P) {
+        for entry in &mut self.entries {
+            if entry.number != NONE {
+                entry.payload = payload(entry.number);
+            }
+        }
     }
 
     /// Bytes held.
@@ -192,8 +305,17 @@ impl KeyIndex {
             Store::Double(values) => values.capacity() * size_of::<u64>(),
             Store::Text(arena, ends) => arena.capacity() + ends.capacity() * size_of::<usize>(),
         };
-        store + self.table.allocation_size()
+        store + self.entries.capacity() * size_of::<Entry<P>>()
     }
+}
+
+fn free<P: Copy + Default>(entries: usize) -> Vec<Entry<P>> {
+    let free = Entry {
+        tag: 0,
+        number: NONE,
+        payload: P::default(),
+    };
+    vec![free; entries]
 }
 
 #[cfg(test)]
@@ -204,14 +326,19 @@ mod tests {
     use super::*;
 
     fn numbers(columns: &[ArrayRef]) -> Vec<u32> {
-        let mut index = KeyIndex::try_new(columns[0].data_type(), RandomState::default()).unwrap();
+        let key_type = columns[0].data_type();
+        let mut index: KeyIndex = KeyIndex::try_new(key_type, RandomState::default()).unwrap();
         let mut numbers = Vec::new();
+        let mut hashes = Vec::new();
         for column in columns {
             let keys = Keys::try_new(column).unwrap();
-            for row in 0..column.len() {
-                let hash = keys.hash(index.state(), row);
-                numbers.push(index.insert(hash, &keys, row).unwrap());
-                assert_eq!(index.find(hash, &keys, row), numbers.last().copied());
+            keys.hash(index.state(), 0..column.len(), &mut hashes);
+            index.warm(&hashes);
+            for (row, hash) in hashes.iter().enumerate() {
+                let number = index.insert(*hash, &keys, row).unwrap();
+                assert_eq!(index.candidate(*hash, &keys, row), Some((number, ())));
+                assert!(index.is(number, &keys, row));
+                numbers.push(number);
             }
         }
         numbers
@@ -242,8 +369,54 @@ mod tests {
     }
 
     #[test]
+    fn payloads_are_found() {
+        let column = Int64Array::from((0..1_000).collect::<Vec<i64>>());
+        let keys = Keys::try_new(&column).unwrap();
+        let mut index = KeyIndex::try_new(&DataType::Int64, RandomState::default()).unwrap();
+        let mut hashes = Vec::new();
+        keys.hash(index.state(), 0..1_000, &mut hashes);
+        for (row, hash) in hashes.iter().enumerate().take(500) {
+            index.insert(*hash, &keys, row).unwrap();
+        }
+        index.attach(|number| u64::from(number) * 3);
+        for (number, row) in (0..500_u32).zip(0..) {
+            let found = index.candidate(hashes[row], &keys, row);
+            assert_eq!(found, Some((number, u64::from(number) * 3)));
+        }
+        let confirmed = |row: &usize| {
+            let found = index.candidate(hashes[*row], &keys, *row);
+            found.is_some_and(|(number, _)| index.is(number, &keys, *row))
+        };
+        assert_eq!((500..1_000).filter(confirmed).count(), 0);
+    }
+
+    /// As if all keys had the same tag, which real hashes cannot be made to have.
+    #[test]
+    fn keys_of_one_tag_are_told_apart() {
+        let column = Int64Array::from((0..100).collect::<Vec<i64>>());
+        let keys = Keys::try_new(&column).unwrap();
+        let mut index: KeyIndex =
+            KeyIndex::try_new(&DataType::Int64, RandomState::default()).unwrap();
+        for row in 0..7 {
+            assert_eq!(index.insert(0, &keys, row).unwrap(), row as u32);
+        }
+        assert!(index.ambiguous);
+        for row in 0..7 {
+            let found = index.candidate(0, &keys, row);
+            assert_eq!(found, Some((row as u32, ())));
+        }
+        assert_eq!(index.candidate(0, &keys, 7), None);
+        for row in 7..100 {
+            let mut hashes = Vec::new();
+            keys.hash(index.state(), row..row + 1, &mut hashes);
+            index.insert(hashes[0], &keys, row).unwrap();
+        }
+        assert!(index.ambiguous, "growing forgets nothing");
+    }
+
+    #[test]
     fn other_types_are_refused() {
         assert!(Keys::try_new(&BooleanArray::from(vec![true])).is_err());
-        assert!(KeyIndex::try_new(&DataType::Utf8, RandomState::default()).is_err());
+        assert!(KeyIndex::<()>::try_new(&DataType::Utf8, RandomState::default()).is_err());
     }
 }

@@ -107,6 +107,6 @@ pub(crate) async fn join<T: 'static>(mut running: JoinSet<Result<T>>) -> Result<
 }
 
 /// A task that did not end by itself: it was cancelled with the runtime, or has a bug.
-fn lost(error: &JoinError) -> Error {
+pub(crate) fn lost(error: &JoinError) -> Error {
     Error::internal(format!("a task of a scan was lost: {error}"))
 }

@@ -2,7 +2,7 @@
 
 use arrow::array::BooleanArray;
 use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
-use featureflight_catalog::{Error, Instant, Result};
+use featureflight_catalog::{Error, Instant, Kind, Result};
 
 /// Where one version stands among those of its record: greater is newer. The derived order
 /// compares the fields from the top; file and row decide what times leave open, so that no two
@@ -16,7 +16,7 @@ pub(crate) struct Rank {
     write_micros: i64,
     write_nanos: u16,
     pub(crate) file: u32,
-    pub(crate) row: u64,
+    pub(crate) row: u32,
     /// Not part of the order: a version has one rank and is a tombstone or not.
     pub(crate) tombstone: bool,
 }
@@ -63,11 +63,21 @@ pub(crate) struct Ranks<'a> {
     write: &'a InstantColumn,
     is_deleted: &'a BooleanArray,
     file: u32,
-    first_row: u64,
+    first_row: u32,
 }
 
 impl<'a> Ranks<'a> {
+    /// # Errors
+    /// `ResourceExhausted` for rows that a [`Rank`] cannot number.
     pub(crate) fn try_new(file: u32, batch: &'a VersionBatch) -> Result<Self> {
+        let end = batch.first_row.saturating_add(batch.rows as u64);
+        let first_row = u32::try_from(batch.first_row)
+            .ok()
+            .filter(|_| u32::try_from(end).is_ok())
+            .ok_or_else(|| {
+                let message = "a data file of more than four billion rows cannot be ranked";
+                Error::new(Kind::ResourceExhausted, message)
+            })?;
         let missing = || Error::internal("a batch of versions lacks the columns to rank them by");
         Ok(Self {
             event: batch.event_time.as_ref().ok_or_else(missing)?,
@@ -75,8 +85,12 @@ impl<'a> Ranks<'a> {
             write: batch.write_time.as_ref().ok_or_else(missing)?,
             is_deleted: batch.is_deleted.as_ref().ok_or_else(missing)?,
             file,
-            first_row: batch.first_row,
+            first_row,
         })
+    }
+
+    pub(crate) fn event_time(&self, row: usize) -> Instant {
+        self.event.get(row)
     }
 
     pub(crate) fn get(&self, row: usize) -> Rank {
@@ -91,7 +105,7 @@ impl<'a> Ranks<'a> {
             write_micros: write.micros,
             write_nanos: write.nanos,
             file: self.file,
-            row: self.first_row + row as u64,
+            row: self.first_row + row as u32,
             tombstone: self.is_deleted.value(row),
         }
     }

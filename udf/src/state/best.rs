@@ -47,6 +47,23 @@ struct Shard {
     reserved: usize,
 }
 
+/// Rows looked up together: what they touch fits into the nearest caches.
+const TOGETHER: usize = 1_024;
+
+/// What one task keeps between its batches.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    hashes: Vec<u64>,
+    shards: Vec<ShardRows>,
+}
+
+/// The rows of one shard and their hashes.
+#[derive(Debug, Default)]
+struct ShardRows {
+    rows: Vec<usize>,
+    hashes: Vec<u64>,
+}
+
 /// See the module. Its memory is in the pool until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Best {
@@ -100,8 +117,8 @@ impl Best {
     }
 
     fn shard(&self, hash: u64) -> usize {
-        // The table of a shard takes the low and the highest bits.
-        (hash >> 32) as u32 as usize & (self.shards.len() - 1)
+        // The index of a shard takes the lowest bits for places, and these and the higher for tags.
+        (hash >> 32) as usize & (self.shards.len() - 1)
     }
 
     /// The places of the winners that are not tombstones, sorted, and the memory they keep
@@ -120,10 +137,9 @@ impl Best {
 }
 
 impl Visit for Best {
-    /// Rows and their hashes, per shard.
-    type Scratch = Vec<Vec<(usize, u64)>>;
+    type Scratch = Scratch;
 
-    fn visit(&self, file: u32, batch: &VersionBatch, rows: &mut Self::Scratch) -> Result<()> {
+    fn visit(&self, file: u32, batch: &VersionBatch, scratch: &mut Scratch) -> Result<()> {
         let column = batch.features.first();
         let column = column.ok_or_else(|| Error::internal("a batch of versions lacks its keys"))?;
         let keys = Keys::try_new(column)?;
@@ -133,31 +149,38 @@ impl Visit for Best {
             .as_ref()
             .map(|filter| filter.evaluate(batch))
             .transpose()?;
-        rows.resize_with(self.shards.len(), Vec::new);
-        for row in 0..batch.rows {
+        if keys.null_count() > 0 {
+            let name = self.table.name();
+            let message = format!("a version of {name} has no record identifier");
+            return Err(Error::data_loss(message).into());
+        }
+        let Scratch { hashes, shards } = scratch;
+        shards.resize_with(self.shards.len(), ShardRows::default);
+        keys.hash(&self.hasher, 0..batch.rows, hashes);
+        for (row, hash) in hashes.iter().enumerate() {
             if passed
                 .as_ref()
-                .is_some_and(|passed| passed.is_null(row) || !passed.value(row))
+                .is_none_or(|passed| passed.is_valid(row) && passed.value(row))
             {
-                continue;
+                let shard = &mut shards[self.shard(*hash)];
+                shard.rows.push(row);
+                shard.hashes.push(*hash);
             }
-            if keys.is_null(row) {
-                let name = self.table.name();
-                let message = format!("a version of {name} has no record identifier");
-                return Err(Error::data_loss(message).into());
-            }
-            let hash = keys.hash(&self.hasher, row);
-            rows[self.shard(hash)].push((row, hash));
         }
-        for (rows, shard) in rows.iter_mut().zip(&self.shards) {
-            if rows.is_empty() {
+        for (new, shard) in shards.iter_mut().zip(&self.shards) {
+            if new.rows.is_empty() {
                 continue;
             }
             let mut shard = shard.lock();
-            for (row, hash) in rows.drain(..) {
-                shard.offer(hash, &keys, row, &ranks.get(row), &self.cuts)?;
+            for (rows, hashes) in new.rows.chunks(TOGETHER).zip(new.hashes.chunks(TOGETHER)) {
+                shard.records.warm(hashes);
+                for (row, hash) in rows.iter().zip(hashes) {
+                    shard.offer(*hash, &keys, *row, &ranks, &self.cuts)?;
+                }
             }
             shard.reserve(&self.reservation)?;
+            new.rows.clear();
+            new.hashes.clear();
         }
         Ok(())
     }
@@ -169,17 +192,18 @@ impl Shard {
         hash: u64,
         keys: &Keys<'_>,
         row: usize,
-        rank: &Rank,
+        ranks: &Ranks<'_>,
         cuts: &Cuts,
     ) -> Result<()> {
-        if !cuts.admit(rank) {
+        let rank = ranks.get(row);
+        if !cuts.admit(&rank) {
             return Ok(());
         }
         let number = self.records.insert(hash, keys, row)? as usize;
         match self.best.get_mut(number) {
-            Some(best) if *best < *rank => *best = *rank,
+            Some(best) if *best < rank => *best = rank,
             Some(_) => {}
-            None => self.best.push(*rank),
+            None => self.best.push(rank),
         }
         Ok(())
     }

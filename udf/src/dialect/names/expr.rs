@@ -10,6 +10,7 @@ use featureflight_catalog::{Error, Result};
 
 use super::Names;
 use super::scope::{Scope, quoted};
+use crate::dialect::walk::walk_mut;
 
 /// Walks an expression. A subquery opens its own scopes, so it is taken out of the tree while the
 /// visitor passes and put back rewritten.
@@ -116,10 +117,7 @@ impl<'r, 'n> ExprRewriter<'r, 'n> {
     }
 
     fn walk(&mut self, node: &mut impl VisitMut) -> Result<()> {
-        match node.visit(self) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(error) => Err(error),
-        }
+        walk_mut(node, self)
     }
 }
 

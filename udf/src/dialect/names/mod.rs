@@ -28,10 +28,10 @@ use datafusion::sql::sqlparser::ast::{
     VisitMut,
 };
 use featureflight_catalog::{Error, Kind, Result};
-use std::ops::ControlFlow;
 
 use self::scope::{Columns, Scope, fold, matches, one_spelling, quoted};
 use super::limits::{MAX_RELATIONS, with_stack};
+use super::walk::walk_mut;
 
 /// The one catalog, which may be typed before any schema.
 const CATALOG: &str = "featureflight";
@@ -132,10 +132,7 @@ struct Table {
 impl Names<'_> {
     /// Rewrites the names in `node`, which holds no table factors besides those of subqueries.
     fn walk(&mut self, node: &mut impl VisitMut, scope: &Scope<'_>) -> Result<()> {
-        match node.visit(&mut expr::ExprRewriter::new(self, scope)) {
-            ControlFlow::Continue(()) => Ok(()),
-            ControlFlow::Break(error) => Err(error),
-        }
+        walk_mut(node, &mut expr::ExprRewriter::new(self, scope))
     }
 
     fn count_relations(&mut self, more: usize) -> Result<()> {
