@@ -4,8 +4,8 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::{Engine as _, alphabet};
 use featureflight_catalog::{Error, Kind, Result};
 use featureflight_engine::session::Session;
 use futures::stream::BoxStream;
@@ -203,6 +203,12 @@ fn refuse_unknown_headers(metadata: &MetadataMap) -> Result<()> {
     }
 }
 
+/// Go's drivers, ADBC among them, leave the padding out.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
+
 /// # Errors
 /// `Unauthenticated` for a scheme or text that cannot be read; it is not repeated in the message.
 pub(crate) fn credentials(metadata: &MetadataMap) -> Result<Credentials> {
@@ -222,11 +228,7 @@ pub(crate) fn credentials(metadata: &MetadataMap) -> Result<Credentials> {
     if scheme.eq_ignore_ascii_case("bearer") {
         return Ok(Credentials::Bearer(rest.to_owned()));
     }
-    let readable = || {
-        BASE64_STANDARD
-            .decode(rest)
-            .is_ok_and(|bytes| bytes.contains(&b':'))
-    };
+    let readable = || BASE64.decode(rest).is_ok_and(|bytes| bytes.contains(&b':'));
     if scheme.eq_ignore_ascii_case("basic") && readable() {
         return Ok(Credentials::Basic);
     }
