@@ -22,11 +22,11 @@ def binary():
 
 
 class Server:
-    """One `featureflight serve` process; its log is kept for assertions."""
+    """One `featureflight serve` (or `demo`) process; its log is kept for assertions."""
 
-    def __init__(self, *arguments, env=None):
+    def __init__(self, *arguments, command="serve", env=None, cwd=None):
         self.process = subprocess.Popen(
-            [binary(), "serve", "--listen", "127.0.0.1:0", *arguments],
+            [binary(), command, "--listen", "127.0.0.1:0", *arguments], cwd=cwd,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(env or {})})
         self.log, self.uri = [], None
         ready = threading.Event()
@@ -34,14 +34,15 @@ class Server:
         def read():
             for line in self.process.stdout:
                 self.log.append(line)
-                found = re.search(r"listening on (grpc://127\.0\.0\.1:\d+)", line)
+                # The demo says how to connect when its tour is over.
+                found = re.search(r"(?:listening on|featureflight sql --url) (grpc://127\.0\.0\.1:\d+)", line)
                 if found:
                     self.uri = found.group(1)
                     ready.set()
             ready.set()
 
         threading.Thread(target=read, daemon=True).start()
-        if not ready.wait(60) or self.uri is None:
+        if not ready.wait(120) or self.uri is None:
             self.process.kill()
             raise RuntimeError("the server did not start:\n" + "".join(self.log))
 
@@ -59,8 +60,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def serving(*arguments, env=None):
-    server = Server(*arguments, env=env)
+def serving(*arguments, **options):
+    server = Server(*arguments, **options)
     try:
         yield server
     finally:
