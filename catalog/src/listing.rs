@@ -96,6 +96,15 @@ pub struct DataFile {
     pub hour: Option<Instant>,
 }
 
+impl DataFile {
+    /// All event times in it lie before this instant, which pruning by hour folders relies on too;
+    /// `None` when its place says nothing.
+    #[must_use]
+    pub fn event_times_before(&self) -> Option<Instant> {
+        self.hour.map(folders::held_before)
+    }
+}
+
 /// The files of one table for one range of event time, sorted by object key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FileList {

@@ -133,7 +133,11 @@ impl Pin {
     pub fn is_cut_by(&self, limit: Instant) -> bool {
         let state = self.state.lock();
         let mut looks = state.sets.values().flatten();
-        looks.all(|look| look.not_before.is_some_and(|cut| cut <= limit))
+        looks.all(|look| {
+            // A cut in the statement's future was taken for its start.
+            look.not_before
+                .is_some_and(|cut| cut <= limit && cut < self.started)
+        })
     }
 
     /// How many files are pinned, for the query log. A file of two listings counts once.

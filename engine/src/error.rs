@@ -1,8 +1,8 @@
 //! From the errors of `DataFusion`, Arrow, Parquet and object stores to our kinds, in one place.
 //!
 //! Everything that runs below may wrap everything else, so one walk unwraps until it meets one of
-//! our own errors or a leaf. Errors about the statement itself are put into words by the planner. The conversions are pure; what is hidden from the user is logged where
-//! the query ends.
+//! our own errors or a leaf. Errors about the statement itself are put into words by the planner.
+//! The conversions are pure; what is hidden from the user is logged where the query ends.
 
 use std::io;
 use std::sync::Arc;

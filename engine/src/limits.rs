@@ -37,7 +37,7 @@ pub(crate) fn check_expansion(
     let relations = match statement {
         Statement::Statement(statement) => {
             expansion.count(|visitor| walk_statement(statement, visitor))
-        },
+        }
         Statement::Explain(explain) => return check_expansion(&explain.statement, views),
         Statement::CreateExternalTable(_) | Statement::CopyTo(_) | Statement::Reset(_) => 0,
     };

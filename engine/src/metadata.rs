@@ -28,6 +28,9 @@ pub(crate) const FEATURES: &str = "features";
 /// The schema of every version.
 pub(crate) const HISTORY: &str = "history";
 
+/// The schemas that are not Glue databases. A database of one of these names cannot be reached.
+pub(crate) const OWN_SCHEMAS: [&str; 5] = [FEATURES, HISTORY, TEMP, SYSTEM, INFORMATION_SCHEMA];
+
 /// Key of a field's metadata under which a column's remarks stand, as drivers know it.
 pub const REMARKS: &str = "ARROW:FLIGHT:SQL:REMARKS";
 
@@ -140,8 +143,8 @@ fn described(columns: &SchemaRef, metadata: &BTreeMap<String, FeatureMetadata>) 
 
 /// Schema names, in order.
 pub(crate) fn schema_names(snapshot: &CatalogSnapshot) -> Vec<String> {
-    let fixed = [FEATURES, HISTORY, TEMP, SYSTEM, INFORMATION_SCHEMA].map(str::to_owned);
-    let names: BTreeSet<String> = fixed
+    let names: BTreeSet<String> = OWN_SCHEMAS
+        .map(str::to_owned)
         .into_iter()
         .chain(snapshot.raw.keys().cloned())
         .collect();
@@ -240,7 +243,8 @@ fn relations(snapshot: &CatalogSnapshot, before: Option<&Made>) -> Vec<TableInfo
             relations.push(known.unwrap_or_else(|| of_group(schema, table)));
         }
     }
-    for (database, tables) in &snapshot.raw {
+    let raw = snapshot.raw.iter();
+    for (database, tables) in raw.filter(|(name, _)| !OWN_SCHEMAS.contains(&name.as_str())) {
         for (name, entry) in tables {
             let Ok(table) = &entry.serving else { continue };
             relations.push(TableInfo {

@@ -368,6 +368,7 @@ pub(crate) fn session(partitions: usize) -> SessionContext {
     let state = SessionStateBuilder::new()
         .with_default_features()
         .with_config(config)
+        .with_optimizer_rule(Arc::new(crate::asof::push_down::PushDownAsofFilter))
         .with_query_planner(Arc::new(Planner))
         .build();
     SessionContext::new_with_state(state)

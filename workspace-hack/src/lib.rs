@@ -2,4 +2,4 @@
 //!
 //! Cargo unifies features over the members that a command selects, so without this
 //! `cargo test -p featureflight-udf`, `cargo test --workspace` and `cargo run -- demo` would each
-//! compile their own `DataFusion`. `./.ci/run` fails when a selection differs.
+//! compile their own `DataFusion`. A test fails when a selection differs.

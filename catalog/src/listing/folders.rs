@@ -126,6 +126,13 @@ fn spans_meet(start: i64, end: i64, range: EventRange) -> bool {
             .is_none_or(|to| start.saturating_sub(DAY) <= to.micros)
 }
 
+/// The first instant that is too late for the folder of the hour that starts at `hour`, whatever
+/// the writer's time zone.
+pub(super) fn held_before(hour: Instant) -> Instant {
+    let latest = hour.micros.saturating_add(HOUR).saturating_add(DAY);
+    Instant::from_micros(latest.saturating_add(1))
+}
+
 /// The range widened to whole days.
 pub(super) fn whole_days(range: EventRange) -> EventRange {
     let floor = |at: Instant| Instant::from_micros(at.micros.div_euclid(DAY).saturating_mul(DAY));

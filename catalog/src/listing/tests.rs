@@ -1,6 +1,6 @@
 use std::fmt;
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,6 +12,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult,
 };
+use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
@@ -29,6 +30,13 @@ pub(crate) struct Counting {
     pub(crate) fail: AtomicBool,
     /// Fails after this many objects of a flat list.
     pub(crate) fail_after: AtomicUsize,
+    /// How long a get takes, in milliseconds.
+    pub(crate) delay: AtomicU64,
+    /// Gets under way, and the most there ever were.
+    pub(crate) under_way: AtomicUsize,
+    pub(crate) most_under_way: AtomicUsize,
+    /// The objects of the gets so far, in order.
+    pub(crate) got: Mutex<Vec<Path>>,
 }
 
 impl fmt::Display for Counting {
@@ -65,7 +73,16 @@ impl ObjectStore for Counting {
 
     async fn get_opts(&self, path: &Path, options: GetOptions) -> object_store::Result<GetResult> {
         self.gets.fetch_add(1, Ordering::Relaxed);
-        self.inner.get_opts(path, options).await
+        self.got.lock().push(path.clone());
+        let under_way = self.under_way.fetch_add(1, Ordering::Relaxed) + 1;
+        self.most_under_way.fetch_max(under_way, Ordering::Relaxed);
+        let delay = self.delay.load(Ordering::Relaxed);
+        if delay > 0 {
+            tokio::time::sleep(Duration::from_millis(delay)).await;
+        }
+        let result = self.inner.get_opts(path, options).await;
+        self.under_way.fetch_sub(1, Ordering::Relaxed);
+        result
     }
 
     async fn get_ranges(
@@ -127,7 +144,7 @@ impl ObjectStore for Counting {
     }
 }
 
-fn counting() -> (Arc<Counting>, Arc<dyn ObjectStore>) {
+pub(crate) fn counting() -> (Arc<Counting>, Arc<dyn ObjectStore>) {
     let store = Arc::new(Counting::default());
     (Arc::clone(&store), store)
 }

@@ -4,6 +4,7 @@
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::array::{ArrayRef, AsArray};
 use arrow::datatypes::{ByteViewType, StringViewType};
@@ -62,6 +63,8 @@ struct Source {
     roots: Vec<usize>,
     /// What came with the footer.
     tail: Option<Piece>,
+    /// Bytes fetched beyond that.
+    fetched: AtomicU64,
 }
 
 /// A row group in memory.
@@ -89,6 +92,7 @@ impl FileScan {
             footer,
             roots,
             tail,
+            fetched: AtomicU64::new(0),
         };
         Self {
             source,
@@ -101,6 +105,13 @@ impl FileScan {
 
     pub(crate) fn object(&self) -> &Object {
         &self.source.object
+    }
+
+    /// Bytes fetched so far: at first those in memory.
+    pub(crate) fn held(&self) -> u64 {
+        let tail = self.source.tail.as_ref();
+        let tail = tail.map_or(0, |tail| tail.bytes.len() as u64);
+        tail + self.source.fetched.load(Ordering::Relaxed)
     }
 
     /// Fetches the next row group with wanted rows, unless one is in memory. Only this waits for
@@ -249,7 +260,10 @@ impl Source {
         if let Some(bytes) = self.tail.as_ref().and_then(from_tail) {
             return Ok(bytes);
         }
-        self.object.ranges(ranges).await
+        let bytes = self.object.ranges(ranges).await?;
+        let length: u64 = bytes.iter().map(|bytes| bytes.len() as u64).sum();
+        self.fetched.fetch_add(length, Ordering::Relaxed);
+        Ok(bytes)
     }
 
     /// Text the decoder took on trust.

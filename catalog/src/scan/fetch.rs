@@ -1,11 +1,13 @@
 //! Reads byte ranges of one pinned object: never of a newer one under the same key.
 
+use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use datafusion::physical_plan::metrics::Count;
 use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore};
+use tokio::sync::Semaphore;
 
 use crate::error::{Error, Kind, Result};
 use crate::listing::{DataFile, Lister};
@@ -14,48 +16,62 @@ use crate::table::FileSet;
 /// Ranges nearer than this are fetched as one: a request costs about as much as these bytes.
 const COALESCE: u64 = 512 * 1024;
 
+/// What the objects of one run share.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    set: FileSet,
+    bucket: Arc<str>,
+    /// Told when an object is not what was listed any more.
+    lister: Option<Arc<Lister>>,
+    /// A permit for each request in flight, where they are bounded.
+    requests: Option<Semaphore>,
+}
+
+impl Origin {
+    /// `requests` bounds the requests in flight over all objects of this origin.
+    pub(crate) fn new(
+        set: &FileSet,
+        lister: Option<&Arc<Lister>>,
+        requests: Option<usize>,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            set: set.clone(),
+            bucket: bucket(&set.location.url).into(),
+            lister: lister.cloned(),
+            requests: requests.map(|most| Semaphore::new(most.clamp(1, Semaphore::MAX_PERMITS))),
+        })
+    }
+}
+
 /// One data object as the listing saw it.
 #[derive(Debug, Clone)]
 pub(crate) struct Object {
-    set: FileSet,
+    origin: Arc<Origin>,
     file: Arc<DataFile>,
-    /// Told when the object is not what was listed any more.
-    lister: Option<Arc<Lister>>,
-    /// Its URL, for messages.
-    name: String,
     /// Bytes fetched so far.
     fetched: Count,
 }
 
 impl Object {
-    pub(crate) fn new(
-        set: &FileSet,
-        file: &Arc<DataFile>,
-        lister: Option<&Arc<Lister>>,
-        fetched: Count,
-    ) -> Self {
+    pub(crate) fn new(origin: &Arc<Origin>, file: &Arc<DataFile>, fetched: Count) -> Self {
         Self {
-            name: format!("{}/{}", bucket(&set.location.url), file.meta.location),
-            set: set.clone(),
+            origin: Arc::clone(origin),
             file: Arc::clone(file),
-            lister: lister.cloned(),
             fetched,
         }
     }
 
     /// What tells this object from every other, and from another version of it.
     pub(crate) fn identity(&self) -> Identity {
-        let meta = &self.file.meta;
         Identity {
-            bucket: bucket(&self.set.location.url).to_owned(),
-            path: meta.location.to_string(),
-            size: meta.size,
-            version: (meta.e_tag.clone()).unwrap_or_else(|| meta.last_modified.to_rfc3339()),
+            bucket: Arc::clone(&self.origin.bucket),
+            file: Arc::clone(&self.file),
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
+    /// Its URL, for messages.
+    pub(crate) fn name(&self) -> String {
+        format!("{}/{}", self.origin.bucket, self.file.meta.location)
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -64,7 +80,7 @@ impl Object {
 
     /// `DataLoss` for what is wrong with this object.
     pub(crate) fn corrupt(&self, reason: impl std::fmt::Display) -> Error {
-        Error::data_loss(format!("{} cannot be decoded: {reason}", self.name))
+        Error::data_loss(format!("{} cannot be decoded: {reason}", self.name()))
     }
 
     /// The bytes of each range, in order.
@@ -97,7 +113,12 @@ impl Object {
             range: Some(GetRange::Bounded(range)),
             ..GetOptions::default()
         };
+        let _permit = match &self.origin.requests {
+            Some(requests) => requests.acquire().await.ok(),
+            None => None,
+        };
         let result = self
+            .origin
             .set
             .location
             .store
@@ -109,7 +130,7 @@ impl Object {
         if bytes.len() as u64 != length {
             return Err(Error::unavailable(format!(
                 "{} cannot be read: the store sent {} bytes instead of {length}; try again later",
-                self.name,
+                self.name(),
                 bytes.len()
             )));
         }
@@ -133,10 +154,10 @@ impl Object {
 
     /// Also drops the cached listing, so that running the statement again sees what is there now.
     fn no_longer(&self, what: &str) -> Error {
-        if let Some(lister) = &self.lister {
-            lister.forget(&self.set);
+        if let Some(lister) = &self.origin.lister {
+            lister.forget(&self.origin.set);
         }
-        let name = &self.name;
+        let name = self.name();
         let message = format!("{name} {what} after the statement was pinned; run it again");
         Error::new(Kind::Aborted, message)
     }
@@ -147,7 +168,7 @@ impl Object {
             object_store::Error::Precondition { .. } => self.changed(),
             other => Error::unavailable(format!(
                 "{} cannot be read: {}; try again later",
-                self.name,
+                self.name(),
                 describe(&other)
             ))
             .with_source(other),
@@ -155,14 +176,31 @@ impl Object {
     }
 }
 
-/// An object as it was listed.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// An object as it was listed: its place, its size, and its e-tag or else when it was modified.
+#[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    bucket: String,
-    path: String,
-    size: u64,
-    /// Its e-tag, or else when it was modified.
-    version: String,
+    bucket: Arc<str>,
+    file: Arc<DataFile>,
+}
+
+impl PartialEq for Identity {
+    fn eq(&self, other: &Self) -> bool {
+        let (ours, theirs) = (&self.file.meta, &other.file.meta);
+        ours.location == theirs.location
+            && ours.size == theirs.size
+            && ours.e_tag == theirs.e_tag
+            && (ours.e_tag.is_some() || ours.last_modified == theirs.last_modified)
+            && self.bucket == other.bucket
+    }
+}
+
+impl Eq for Identity {}
+
+impl Hash for Identity {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.file.meta.location.hash(state);
+        self.file.meta.size.hash(state);
+    }
 }
 
 fn same_version(pinned: &ObjectMeta, now: &ObjectMeta) -> bool {

@@ -1,25 +1,30 @@
-//! Runs through many files: opens some ahead while one is decoded, and counts.
+//! Runs through many files: one stream of rows or several, with the next files opened ahead of
+//! those that are decoded, and counts.
 
-use std::collections::VecDeque;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::runtime::SpawnedTask;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use futures::future::BoxFuture;
-use futures::stream::{BoxStream, try_unfold};
-use futures::{FutureExt, StreamExt};
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::RowSelection;
 
-use crate::error::{Error, Kind, Result};
+use crate::error::Result;
 use crate::listing::{DataFile, FileList};
 use crate::table::FeatureTable;
 
+use super::deal::{Ahead, Deal, Opened, Wanted};
+use super::fetch::Origin;
 use super::history::ScanContext;
-use super::versions::{Columns, OpenFile, ReadRequest, VersionBatch};
+use super::versions::{Columns, FileReader, ReadRequest, ReadSettings, VersionBatch};
 
-/// Files opened ahead of the one that is decoded, and their bytes; one is always opened ahead.
-const AHEAD_FILES: usize = 16;
-const AHEAD_BYTES: u64 = 32 * 1024 * 1024;
+/// What one partition of an operator opens ahead at most: the others do so too.
+const PARTITION_FILES: usize = 16;
+const PARTITION_BYTES: u64 = 32 * 1024 * 1024;
 
 /// What a scan counts, for `EXPLAIN ANALYZE`.
 #[derive(Debug, Clone)]
@@ -36,7 +41,11 @@ pub struct ScanMetrics {
 impl ScanMetrics {
     /// The counters of one partition of an operator.
     pub fn new(metrics: &ExecutionPlanMetricsSet, partition: usize) -> Self {
-        let counter = |name: &'static str| MetricBuilder::new(metrics).counter(name, partition);
+        Self::from_counters(|name| MetricBuilder::new(metrics).counter(name, partition))
+    }
+
+    /// Counters made by name.
+    pub fn from_counters(counter: impl Fn(&'static str) -> Count) -> Self {
         Self {
             files_listed: counter("files_listed"),
             files_pruned: counter("files_pruned"),
@@ -47,7 +56,7 @@ impl ScanMetrics {
 
     /// Counters nobody reads.
     pub fn unobserved() -> Self {
-        Self::new(&ExecutionPlanMetricsSet::new(), 0)
+        Self::from_counters(|_| Count::new())
     }
 
     /// Counts a listing; once per listing, not per partition.
@@ -59,9 +68,9 @@ impl ScanMetrics {
 
 impl ScanContext {
     /// All rows of `files`, file by file in the order given, each with its file; per file as
-    /// [`super::versions::FileReader::read`] without a selection, so `(file, first_row + i)` is
-    /// the position of row `i`. The next files are fetched while one is decoded. Must be polled
-    /// inside a Tokio runtime.
+    /// [`FileReader::read`] without a selection, so `(file, first_row + i)` is the position of
+    /// row `i`. The next files are fetched while one is decoded. Must be polled inside a Tokio
+    /// runtime.
     pub fn read_files(
         &self,
         table: &Arc<FeatureTable>,
@@ -69,18 +78,19 @@ impl ScanContext {
         columns: &Columns,
         metrics: &ScanMetrics,
     ) -> BoxStream<'static, Result<(Arc<DataFile>, VersionBatch)>> {
-        let context = self.clone();
-        let (table, columns, counters) = (Arc::clone(table), columns.clone(), metrics.clone());
-        run_through(files, metrics, move |file| {
-            let request = context.request(&table, file, &columns, None, &counters);
-            request
-                .open()
-                .map(|opened| opened.map(OpenFile::into_stream))
-                .boxed()
-        })
+        let settings = self.reader.settings();
+        let requests = Some(settings.requests_in_flight);
+        let read = ManyFiles {
+            origin: self.reader.origin(&table.files, requests),
+            reader: Arc::clone(&self.reader),
+            table: Arc::clone(table),
+            columns: columns.clone(),
+            metrics: metrics.clone(),
+        };
+        run_through(files, settings, move |file| read.open(file))
     }
 
-    /// The selected rows of one file, as [`super::versions::FileReader::read`], counted.
+    /// The selected rows of one file, as [`FileReader::read`], counted.
     pub fn read_rows(
         &self,
         table: &Arc<FeatureTable>,
@@ -89,109 +99,140 @@ impl ScanContext {
         selection: RowSelection,
         metrics: &ScanMetrics,
     ) -> BoxStream<'static, Result<VersionBatch>> {
-        metrics.files_read.add(1);
-        self.request(table, file, columns, Some(selection), metrics)
-            .into_stream()
+        self.reader
+            .read_counted(table, file, columns, Some(selection), metrics)
     }
+}
 
-    fn request(
-        &self,
+impl FileReader {
+    /// A run through `files`, in this order, for one or more streams: see [`FileRun`]. Each file
+    /// comes with a number of the caller's choice, which its rows carry.
+    pub fn open_many(
+        self: &Arc<Self>,
         table: &Arc<FeatureTable>,
-        file: &Arc<DataFile>,
+        files: impl IntoIterator<Item = (usize, Arc<DataFile>), IntoIter: Send + 'static>,
         columns: &Columns,
-        selection: Option<RowSelection>,
         metrics: &ScanMetrics,
-    ) -> ReadRequest {
-        ReadRequest {
-            reader: Arc::clone(&self.reader),
+    ) -> FileRun {
+        let read = ManyFiles {
+            origin: self.origin(&table.files, Some(self.settings().requests_in_flight)),
+            reader: Arc::clone(self),
             table: Arc::clone(table),
-            file: Arc::clone(file),
             columns: columns.clone(),
-            selection,
-            fetched: metrics.bytes_scanned.clone(),
+            metrics: metrics.clone(),
+        };
+        FileRun {
+            read,
+            files: Box::new(files.into_iter()),
+            wanted: Box::new(|_| true),
         }
     }
 }
 
-/// The rows of an opened file.
-type Opened<T> = Result<BoxStream<'static, Result<T>>>;
+/// A run through many files of one table, to be shared by several tasks.
+///
+/// Files are dealt in the order given, each to the stream that is free first; the next ones are
+/// opened ahead within [`ReadSettings`], which bound the run as a whole. Dropping all streams
+/// stops all work.
+pub struct FileRun {
+    read: ManyFiles,
+    files: Box<dyn Iterator<Item = (usize, Arc<DataFile>)> + Send>,
+    wanted: Wanted,
+}
 
-/// All that the streams of `files` yield, in order, each with its file. `open` does what has to
-/// wait for the store, in a task of its own that ends when the stream is dropped.
+impl fmt::Debug for FileRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileRun")
+            .field("read", &self.read)
+            .finish_non_exhaustive()
+    }
+}
+
+impl FileRun {
+    /// Leaves out files that `wanted` does not want any more, by their number. It is asked before
+    /// a file is opened ahead and again before it is dealt to a stream; having said no once, it
+    /// must not say yes later. A file that a stream has been dealt is read to its end.
+    #[must_use]
+    pub fn wanted(mut self, wanted: impl Fn(usize) -> bool + Send + 'static) -> Self {
+        self.wanted = Box::new(wanted);
+        self
+    }
+
+    /// The streams, which together give all rows of all wanted files: per file as
+    /// [`FileReader::read`] without a selection, so `(number, first_row + i)` is the position of
+    /// row `i`. Each file's rows come from one stream, consecutively. Must be polled inside a
+    /// Tokio runtime.
+    pub fn streams(self, streams: usize) -> Vec<BoxStream<'static, Result<(usize, VersionBatch)>>> {
+        let Self {
+            read,
+            files,
+            wanted,
+        } = self;
+        let ReadSettings {
+            requests_in_flight,
+            bytes_ahead,
+        } = read.reader.settings();
+        let ahead = Ahead {
+            files: requests_in_flight,
+            bytes: bytes_ahead,
+        };
+        let deal = Deal::new(files, ahead, wanted, move |file| read.open(file));
+        let stream = |_| {
+            deal.stream()
+                .map_ok(|(number, _, batch)| (number, batch))
+                .boxed()
+        };
+        (0..streams.max(1)).map(stream).collect()
+    }
+}
+
+/// What is asked of every file of a run.
+#[derive(Debug)]
+struct ManyFiles {
+    reader: Arc<FileReader>,
+    origin: Arc<Origin>,
+    table: Arc<FeatureTable>,
+    columns: Columns,
+    metrics: ScanMetrics,
+}
+
+impl ManyFiles {
+    fn open(&self, file: &Arc<DataFile>) -> BoxFuture<'static, Result<Opened<VersionBatch>>> {
+        let request = ReadRequest {
+            reader: Arc::clone(&self.reader),
+            origin: Arc::clone(&self.origin),
+            table: Arc::clone(&self.table),
+            file: Arc::clone(file),
+            columns: self.columns.clone(),
+            selection: None,
+            metrics: self.metrics.clone(),
+        };
+        async move {
+            let open = request.open().await?;
+            Ok(Opened {
+                held: open.held(),
+                items: open.into_stream(),
+            })
+        }
+        .boxed()
+    }
+}
+
+/// All that the streams of `files` yield, in order, each with its file: the run of one partition
+/// of an operator. `open` does what has to wait for the store, in a task of its own that ends when
+/// the stream is dropped.
 pub(crate) fn run_through<T: Send + 'static>(
     files: Vec<Arc<DataFile>>,
-    metrics: &ScanMetrics,
-    open: impl Fn(&Arc<DataFile>) -> BoxFuture<'static, Opened<T>> + Send + 'static,
+    settings: ReadSettings,
+    open: impl Fn(&Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send + 'static,
 ) -> BoxStream<'static, Result<(Arc<DataFile>, T)>> {
-    let run = Run {
-        open,
-        files: files.into_iter(),
-        files_read: metrics.files_read.clone(),
-        ahead: VecDeque::new(),
-        ahead_bytes: 0,
-        current: None,
+    let ahead = Ahead {
+        files: settings.requests_in_flight.min(PARTITION_FILES),
+        bytes: settings.bytes_ahead.min(PARTITION_BYTES),
     };
-    try_unfold(run, |mut run| async move {
-        Ok(run.next().await?.map(|item| (item, run)))
-    })
-    .boxed()
-}
-
-/// A run through files.
-struct Run<T, F> {
-    open: F,
-    files: std::vec::IntoIter<Arc<DataFile>>,
-    files_read: Count,
-    ahead: VecDeque<(Arc<DataFile>, SpawnedTask<Opened<T>>)>,
-    ahead_bytes: u64,
-    current: Option<(Arc<DataFile>, BoxStream<'static, Result<T>>)>,
-}
-
-impl<T, F> Run<T, F>
-where
-    T: Send + 'static,
-    F: Fn(&Arc<DataFile>) -> BoxFuture<'static, Opened<T>>,
-{
-    async fn next(&mut self) -> Result<Option<(Arc<DataFile>, T)>> {
-        loop {
-            // Everything may be in memory already: let other tasks have their turn.
-            tokio::task::coop::consume_budget().await;
-            if let Some((file, stream)) = &mut self.current {
-                match stream.next().await {
-                    Some(item) => return Ok(Some((Arc::clone(file), item?))),
-                    None => self.current = None,
-                }
-            }
-            self.open_ahead();
-            let Some((file, opening)) = self.ahead.pop_front() else {
-                return Ok(None);
-            };
-            let opened = opening.await.map_err(interrupted)??;
-            self.ahead_bytes = self.ahead_bytes.saturating_sub(file.meta.size);
-            self.open_ahead();
-            self.current = Some((file, opened));
-        }
-    }
-
-    fn open_ahead(&mut self) {
-        while self.ahead.is_empty()
-            || (self.ahead.len() < AHEAD_FILES && self.ahead_bytes < AHEAD_BYTES)
-        {
-            let Some(file) = self.files.next() else {
-                return;
-            };
-            self.files_read.add(1);
-            self.ahead_bytes += file.meta.size;
-            let opening = SpawnedTask::spawn((self.open)(&file));
-            self.ahead.push_back((file, opening));
-        }
-    }
-}
-
-fn interrupted(error: tokio::task::JoinError) -> Error {
-    if error.is_panic() {
-        Error::internal("a task that opens files ended unexpectedly").with_source(error)
-    } else {
-        Error::new(Kind::Cancelled, "the statement was cancelled")
-    }
+    let files = files.into_iter().enumerate();
+    Deal::new(files, ahead, Box::new(|_| true), open)
+        .stream()
+        .map_ok(|(_, file, item)| (file, item))
+        .boxed()
 }

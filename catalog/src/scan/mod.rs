@@ -1,11 +1,12 @@
 //! Reads data files into Arrow: versions of feature groups ([`versions`]), the `history` relation
 //! ([`history`]) and Glue tables as they stand ([`raw`]).
 //!
-//! From the outside in: [`history`] and [`raw`] are relations; [`files`] runs through many files;
-//! [`versions`] reads one; under it lie `convert` (types), `decode` (row groups), `footer` and
-//! `fetch` (bytes).
+//! From the outside in: [`history`] and [`raw`] are relations; [`files`] runs through many files,
+//! which `deal` opens ahead; [`versions`] reads one; under it lie `convert` (types), `decode` (row
+//! groups), `footer` and `fetch` (bytes).
 
 mod convert;
+mod deal;
 mod decode;
 mod exec;
 pub(crate) mod fetch;

@@ -11,7 +11,6 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, BooleanArray, new_null_array};
 use arrow::buffer::ScalarBuffer;
-use datafusion::physical_plan::metrics::Count;
 use futures::StreamExt;
 use futures::stream::{BoxStream, try_unfold};
 use parquet::arrow::arrow_reader::RowSelection;
@@ -24,7 +23,8 @@ use crate::table::{FeatureTable, FileSet, feature_type};
 
 use super::convert::{self, Place};
 use super::decode::{FileScan, Rows};
-use super::fetch::Object;
+use super::fetch::{Object, Origin};
+use super::files::ScanMetrics;
 use super::footer::{self, Footer, FooterCache, Found, Piece};
 
 /// Which columns of a file to decode.
@@ -83,11 +83,31 @@ pub struct VersionBatch {
     pub is_deleted: Option<BooleanArray>,
 }
 
+/// How files are read ahead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadSettings {
+    /// Requests to the store in flight at once, and files opened ahead, in one run through files.
+    pub requests_in_flight: usize,
+    /// Bytes fetched in one run for files that nobody decodes yet, about; one file is always
+    /// opened ahead.
+    pub bytes_ahead: u64,
+}
+
+impl Default for ReadSettings {
+    fn default() -> Self {
+        Self {
+            requests_in_flight: 32,
+            bytes_ahead: 64 * 1024 * 1024,
+        }
+    }
+}
+
 /// Opens files, with footers cached by object identity (path, size, e-tag or modification time).
 #[derive(Debug)]
 pub struct FileReader {
     footers: FooterCache,
     lister: Option<Arc<Lister>>,
+    settings: ReadSettings,
 }
 
 impl FileReader {
@@ -96,7 +116,19 @@ impl FileReader {
         Self {
             footers: FooterCache::new(footer_cache_bytes),
             lister: None,
+            settings: ReadSettings::default(),
         }
+    }
+
+    /// Reads ahead as `settings` say.
+    #[must_use]
+    pub fn with_settings(mut self, settings: ReadSettings) -> Self {
+        self.settings = settings;
+        self
+    }
+
+    pub fn settings(&self) -> ReadSettings {
+        self.settings
     }
 
     /// A file found removed or replaced makes `lister` forget what it has cached of its table, so
@@ -127,20 +159,33 @@ impl FileReader {
         columns: &Columns,
         selection: Option<RowSelection>,
     ) -> BoxStream<'static, Result<VersionBatch>> {
+        self.read_counted(table, file, columns, selection, &ScanMetrics::unobserved())
+    }
+
+    /// As [`Self::read`], counted in `metrics`.
+    pub fn read_counted(
+        self: &Arc<Self>,
+        table: &Arc<FeatureTable>,
+        file: &Arc<DataFile>,
+        columns: &Columns,
+        selection: Option<RowSelection>,
+        metrics: &ScanMetrics,
+    ) -> BoxStream<'static, Result<VersionBatch>> {
         let request = ReadRequest {
             reader: Arc::clone(self),
+            origin: self.origin(&table.files, None),
             table: Arc::clone(table),
             file: Arc::clone(file),
             columns: columns.clone(),
             selection,
-            fetched: Count::new(),
+            metrics: metrics.clone(),
         };
         request.into_stream()
     }
 
-    /// A file of a set, with its bytes counted in `fetched`.
-    pub(crate) fn object(&self, set: &FileSet, file: &Arc<DataFile>, fetched: Count) -> Object {
-        Object::new(set, file, self.lister.as_ref(), fetched)
+    /// What the objects of a set share in one run, with a bound on the requests in flight.
+    pub(crate) fn origin(&self, set: &FileSet, requests: Option<usize>) -> Arc<Origin> {
+        Origin::new(set, self.lister.as_ref(), requests)
     }
 
     /// The footer of `object`, and the end of the file when it had to be fetched.
@@ -159,12 +204,12 @@ impl FileReader {
 /// What [`FileReader::read`] was asked for.
 pub(crate) struct ReadRequest {
     pub(crate) reader: Arc<FileReader>,
+    pub(crate) origin: Arc<Origin>,
     pub(crate) table: Arc<FeatureTable>,
     pub(crate) file: Arc<DataFile>,
     pub(crate) columns: Columns,
     pub(crate) selection: Option<RowSelection>,
-    /// Counts the bytes fetched.
-    pub(crate) fetched: Count,
+    pub(crate) metrics: ScanMetrics,
 }
 
 impl ReadRequest {
@@ -180,15 +225,15 @@ impl ReadRequest {
 
     /// Reads the footer and the first row group that is wanted, so that decoding can begin.
     pub(crate) async fn open(self) -> Result<OpenFile> {
-        let object = self
-            .reader
-            .object(&self.table.files, &self.file, self.fetched);
+        let fetched = self.metrics.bytes_scanned.clone();
+        let object = Object::new(&self.origin, &self.file, fetched);
         let (footer, tail) = self.reader.footer(&object).await?;
         let plan = Plan::new(&self.table, &self.columns, &footer, &object)?;
         let consecutive = self.selection.is_none();
         let roots = plan.roots.clone();
         let mut scan = FileScan::new(object, footer, tail, roots, self.selection);
         scan.load().await?;
+        self.metrics.files_read.add(1);
         Ok(OpenFile {
             table: self.table,
             plan,
@@ -207,6 +252,10 @@ pub(crate) struct OpenFile {
 }
 
 impl OpenFile {
+    pub(crate) fn held(&self) -> u64 {
+        self.scan.held()
+    }
+
     pub(crate) fn into_stream(self) -> BoxStream<'static, Result<VersionBatch>> {
         try_unfold(self, |mut open| async move {
             let Some(rows) = open.scan.next().await? else {

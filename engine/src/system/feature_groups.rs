@@ -13,6 +13,7 @@ use featureflight_catalog::snapshot::{GroupEntry, RawEntry, Serving};
 use featureflight_catalog::table::timestamp_type;
 
 use super::{SystemContext, SystemTable};
+use crate::metadata::OWN_SCHEMAS;
 
 #[derive(Debug)]
 pub(super) struct FeatureGroups;
@@ -22,6 +23,9 @@ const SERVED: &str = "served";
 
 /// What it says of a Glue table that is only readable raw.
 const UNCLAIMED: &str = "raw only: no feature group claims this table";
+
+/// What it says of a Glue table that cannot be named in SQL.
+const HIDDEN: &str = "not served: the server has a schema of the database's name";
 
 #[derive(Debug, Default)]
 struct Row<'a> {
@@ -147,6 +151,7 @@ fn of_orphan(entry: &RawEntry) -> Row<'_> {
         name: None,
         group: None,
         serving: match &entry.serving {
+            Ok(_) if OWN_SCHEMAS.contains(&entry.database.as_str()) => HIDDEN,
             Ok(_) => UNCLAIMED,
             Err(reason) => reason,
         },

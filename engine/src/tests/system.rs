@@ -21,7 +21,7 @@ async fn every_group_is_listed_with_why_it_is_not_served() {
 #[tokio::test]
 async fn glue_tables_without_a_group_are_listed() {
     let server = server().await;
-    let table = json!({
+    let mut table = json!({
         "Name": "orphan", "DatabaseName": "other",
         "StorageDescriptor": {
             "Location": "s3://bucket/orphan",
@@ -34,16 +34,24 @@ async fn glue_tables_without_a_group_are_listed() {
     let folder = server.dir.path().join("glue-tables");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("orphan.json"), table.to_string()).unwrap();
+    table["DatabaseName"] = json!("history");
+    std::fs::write(folder.join("hidden.json"), table.to_string()).unwrap();
     server.engine.catalog.refresh().await.unwrap();
     let rows = server
         .lines(
-            "SELECT glue_database, glue_table, serving FROM system.feature_groups WHERE name IS NULL",
+            "SELECT glue_database, glue_table, serving FROM system.feature_groups \
+             WHERE name IS NULL ORDER BY glue_database",
         )
         .await;
     assert_eq!(
         rows,
-        ["other orphan raw only: no feature group claims this table"]
+        [
+            "history orphan not served: the server has a schema of the database's name",
+            "other orphan raw only: no feature group claims this table"
+        ]
     );
+    let shown = "SELECT table_schema FROM information_schema.tables WHERE table_name = 'orphan'";
+    assert_eq!(server.lines(shown).await, ["other"]);
 }
 
 #[tokio::test]

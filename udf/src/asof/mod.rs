@@ -5,6 +5,7 @@ pub(crate) mod exec;
 mod merge;
 pub mod node;
 pub(crate) mod planner;
+pub(crate) mod push_down;
 pub(crate) mod right;
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use arrow::array::{
     TimestampNanosecondArray,
 };
 use datafusion::datasource::MemTable;
-use datafusion::logical_expr::{Extension, LogicalPlan, col};
+use datafusion::logical_expr::{Extension, LogicalPlan, col, lit};
 use datafusion::physical_plan::displayable;
 use datafusion::prelude::{DataFrame, Expr, SessionContext};
 
@@ -395,4 +395,37 @@ async fn sides_of_two_types_are_refused() {
     );
     let error = frame.collect().await.unwrap_err().to_string();
     assert!(error.contains("cannot compare Int64 with Utf8"), "{error}");
+}
+
+#[tokio::test]
+async fn predicates_go_to_the_side_they_speak_of() {
+    let (left, right) = keyed();
+    let session = session(1);
+    let on = vec![(col("lk"), col("rk"))];
+    let frame = join(
+        &session,
+        vec![left],
+        vec![right],
+        on,
+        AsofOperator::GreaterOrEqual,
+    );
+    let all = lines(&frame.clone().collect().await.unwrap());
+    let kept = |keep: &dyn Fn(&[&str]) -> bool| -> Vec<String> {
+        let keep = |line: &&String| keep(&line.split(' ').collect::<Vec<_>>());
+        all.iter().filter(keep).cloned().collect()
+    };
+    // On a right column: the best match first, then the predicate.
+    let above = frame.clone().filter(col("r").lt(lit(10))).unwrap();
+    assert_eq!(lines(&above.collect().await.unwrap()), ["1 5 0 1 4 4"]);
+    let both = frame
+        .filter(col("lk").eq(lit(1)).and(col("l").gt(lit(0))))
+        .unwrap();
+    let plan = both.clone().into_optimized_plan().unwrap().to_string();
+    let (_, sides) = plan.split_once("AsofJoin").unwrap();
+    assert!(plan.starts_with("AsofJoin"), "{plan}");
+    assert_eq!(sides.matches("lk = Int64(1)").count(), 1, "{plan}");
+    assert_eq!(sides.matches("rk = Int64(1)").count(), 1, "{plan}");
+    assert_eq!(sides.matches("l > Int64(0)").count(), 1, "{plan}");
+    let expected = kept(&|cells| cells[0] == "1" && cells[2] > "0");
+    assert_eq!(lines(&both.collect().await.unwrap()), expected);
 }

@@ -28,12 +28,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
 use datafusion::physical_expr::expressions::col;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
-use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ExecutionPlan, collect};
 use featureflight_catalog::listing::{EventRange, FileList};
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::table::{FeatureTable, timestamp_type};
@@ -48,7 +50,8 @@ use crate::point_in_time::exec::PointInTimeExec;
 use crate::point_in_time::group::{Group, KnownAt};
 use crate::state::exec::StateExec;
 use crate::testing::{
-    EVENT_TIME, ID, NUMBER, TEXT, Version, memory, run, scan_context, table, task_context, write,
+    EVENT_TIME, ID, NUMBER, TEXT, Version, limited_context, memory, run, scan_context, table,
+    task_context, write,
 };
 
 const CASES: u64 = 5_000;
@@ -125,6 +128,33 @@ async fn prepare(rng: &mut StdRng) -> Prepared {
 
 fn context(rng: &mut StdRng) -> Arc<TaskContext> {
     task_context(rng.random_range(1..=8), rng.random_range(1..=20))
+}
+
+/// Runs a plan in the least memory of several that it fits into, so that its input comes in parts.
+async fn run_in_little_memory(
+    plan: &Arc<dyn ExecutionPlan>,
+    rng: &mut StdRng,
+    unlimited: &Arc<TaskContext>,
+) -> RecordBatch {
+    let config = unlimited.session_config();
+    for limit in [1_000, 2_000, 4_000, 8_000, 16_000, 32_000] {
+        let limit = limit + rng.random_range(0..limit);
+        let context = limited_context(config.target_partitions(), config.batch_size(), Some(limit));
+        let batches = collect(Arc::clone(plan), Arc::clone(&context)).await;
+        assert_eq!(
+            context.memory_pool().reserved(),
+            0,
+            "memory was not given back"
+        );
+        match batches {
+            Ok(batches) => return concat_batches(&plan.schema(), &batches).unwrap(),
+            Err(error) => assert!(
+                matches!(error.find_root(), DataFusionError::ResourcesExhausted(_)),
+                "{error}"
+            ),
+        }
+    }
+    run(plan, unlimited).await
 }
 
 /// What one output row says of its match: number, text, event time in microseconds.
@@ -217,7 +247,12 @@ fn point_in_time_join() {
         for _ in 0..CASES_PER_HISTORY {
             let (spine, options) = generate::spine(&mut rng, &prepared.history);
             let plan = join(&prepared, &spine, &options, rng.random_range(1..=3));
-            let output = run(&plan, &context(&mut rng)).await;
+            let context = context(&mut rng);
+            let output = if rng.random_bool(0.3) {
+                run_in_little_memory(&plan, &mut rng, &context).await
+            } else {
+                run(&plan, &context).await
+            };
             assert_eq!(output.num_rows(), spine.len(), "one row per spine row");
             let rows = output.column(0).as_primitive::<Int64Type>();
             let first = output.num_columns() - 3;

@@ -1,75 +1,36 @@
-//! From `DataFusion`'s errors to ours: what the client should do next, in words for the user. The
-//! one place that reads them, for planning and for execution.
+//! From the planner's errors to ours: what is wrong with a statement, in words for the user.
 
 use arrow::datatypes::DataType;
 use arrow::error::ArrowError;
 use datafusion::common::{Column, SchemaError};
 use datafusion::error::DataFusionError;
-use featureflight_catalog::{Error, Kind};
+use featureflight_catalog::Error;
 
-/// Ours if there is one inside, else what the variant says about its cause.
+/// Ours if there is one inside, else what the planner says about the statement. Of errors that are
+/// not about the statement only the text is kept: whoever runs queries knows them better.
 #[must_use]
 pub fn classify(error: DataFusionError) -> Error {
     if let Some(ours) = Error::find(&error) {
         return ours.clone();
     }
-    match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            classify(*inner)
-        }
-        DataFusionError::Collection(errors) => match errors.into_iter().next() {
-            Some(first) => classify(first),
-            None => Error::internal("an empty collection of errors"),
-        },
-        DataFusionError::Shared(inner) => classify_shared(&inner),
-        DataFusionError::SchemaError(schema, _) => classify_schema(&schema),
-        DataFusionError::SQL(parser, _) => Error::invalid(text(&parser.to_string())),
-        DataFusionError::Plan(message) => classify_plan(&message),
-        DataFusionError::NotImplemented(message) => not_supported(&message),
-        DataFusionError::Configuration(message) | DataFusionError::Execution(message) => {
-            Error::invalid(text(&message))
-        }
-        DataFusionError::ArrowError(arrow, _) => classify_arrow(*arrow),
-        DataFusionError::ResourcesExhausted(message) => {
-            Error::new(Kind::ResourceExhausted, text(&message))
-        }
-        DataFusionError::ParquetError(parquet) => {
-            Error::data_loss(format!("a data file cannot be read: {parquet}")).with_source(*parquet)
-        }
-        DataFusionError::ObjectStore(store) => {
-            Error::unavailable(format!("the object store failed: {store}")).with_source(*store)
-        }
-        DataFusionError::ExecutionJoin(join) if join.is_cancelled() => {
-            Error::new(Kind::Cancelled, "the query was cancelled")
-        }
-        other => Error::internal(text(&other.strip_backtrace())).with_source(other),
+    if let DataFusionError::Collection(errors) = error {
+        let first = errors.into_iter().next();
+        return first.map_or_else(
+            || Error::internal("an empty collection of errors"),
+            classify,
+        );
     }
-}
-
-/// [`classify`] for an error that several partitions share.
-fn classify_shared(error: &DataFusionError) -> Error {
-    match error {
-        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => {
-            classify_shared(inner)
-        }
-        DataFusionError::Shared(inner) => classify_shared(inner),
+    match error.find_root() {
         DataFusionError::SchemaError(schema, _) => classify_schema(schema),
+        DataFusionError::SQL(parser, _) => Error::invalid(text(&parser.to_string())),
         DataFusionError::Plan(message) => classify_plan(message),
-        DataFusionError::Execution(message) | DataFusionError::Configuration(message) => {
+        DataFusionError::NotImplemented(message) => not_supported(message),
+        DataFusionError::Configuration(message) | DataFusionError::Execution(message) => {
             Error::invalid(text(message))
         }
-        DataFusionError::NotImplemented(message) => not_supported(message),
-        DataFusionError::ResourcesExhausted(message) => {
-            Error::new(Kind::ResourceExhausted, text(message))
-        }
-        DataFusionError::ArrowError(arrow, _) => arrow_kind(arrow),
-        DataFusionError::ParquetError(parquet) => {
-            Error::data_loss(format!("a data file cannot be read: {parquet}"))
-        }
-        DataFusionError::ObjectStore(store) => {
-            Error::unavailable(format!("the object store failed: {store}"))
-        }
-        other => Error::internal(text(&other.strip_backtrace())),
+        // From folding constants.
+        DataFusionError::ArrowError(arrow, _) => classify_arrow(arrow),
+        _ => Error::internal(text(&error.strip_backtrace())).with_source(error),
     }
 }
 
@@ -84,18 +45,7 @@ fn not_supported(message: &str) -> Error {
     Error::invalid(format!("not supported: {readable}"))
 }
 
-fn classify_arrow(error: ArrowError) -> Error {
-    let classified = arrow_kind(&error);
-    match error {
-        ArrowError::ExternalError(inner) => match inner.downcast::<DataFusionError>() {
-            Ok(inner) => classify(*inner),
-            Err(_) => classified,
-        },
-        error => classified.with_source(error),
-    }
-}
-
-fn arrow_kind(error: &ArrowError) -> Error {
+fn classify_arrow(error: &ArrowError) -> Error {
     match error {
         ArrowError::CastError(message)
         | ArrowError::ParseError(message)
@@ -103,7 +53,6 @@ fn arrow_kind(error: &ArrowError) -> Error {
         | ArrowError::ArithmeticOverflow(message)
         | ArrowError::InvalidArgumentError(message) => Error::invalid(text(message)),
         ArrowError::DivideByZero => Error::invalid("division by zero"),
-        ArrowError::MemoryError(message) => Error::new(Kind::ResourceExhausted, text(message)),
         other => Error::internal(other.to_string()),
     }
 }

@@ -35,6 +35,7 @@ use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use featureflight_catalog::Result;
 
+use crate::asof::push_down::PushDownAsofFilter;
 use crate::context::StatementContext;
 use error::classify;
 use scope::Scope;
@@ -53,9 +54,11 @@ pub struct Planned {
 pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     let planners = builder.expr_planners().get_or_insert_with(Vec::new);
     planners.insert(0, Arc::new(literals::TimestampText));
-    builder.with_query_planner(Arc::new(query_planner::OperatorPlanner::new(
-        crate::extension::extension_planners(),
-    )))
+    builder
+        .with_optimizer_rule(Arc::new(PushDownAsofFilter))
+        .with_query_planner(Arc::new(query_planner::OperatorPlanner::new(
+            crate::extension::extension_planners(),
+        )))
 }
 
 /// Plans one query (or `EXPLAIN [ANALYZE]` of one, `SHOW`, `DESCRIBE`). `state` carries a catalog

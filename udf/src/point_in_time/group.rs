@@ -11,6 +11,7 @@ use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use featureflight_catalog::listing::{EventRange, FileList};
+use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::versions::FileReader;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant};
@@ -91,8 +92,6 @@ pub(crate) struct IndexedSpine {
 /// Counts of one group.
 #[derive(Debug)]
 pub(crate) struct GroupMetrics {
-    files_listed: Count,
-    files_pruned: Count,
     pass: PassMetrics,
     versions_entered: Count,
     rows_matched: Count,
@@ -107,10 +106,8 @@ impl GroupMetrics {
                 .global_counter(name)
         };
         Self {
-            files_listed: counter("files_listed"),
-            files_pruned: counter("files_pruned"),
             pass: PassMetrics {
-                files_read: counter("files_read"),
+                files: ScanMetrics::from_counters(counter),
                 versions_probed: counter("versions_probed"),
             },
             versions_entered: counter("versions_entered"),
@@ -145,7 +142,7 @@ impl Group {
         index.clear();
         let probe = Arc::new(Probe::new(index, cuts, self.known_by, tasks, entered));
         let columns = rank::columns(self.table.record_identifier);
-        pass(&history, columns, tasks, &probe, &metrics.pass).await?;
+        pass(&history, &columns, tasks, &probe, &metrics.pass).await?;
         let (places, winner_of_slot) = self.winners(&probe)?;
         drop((probe, scratch));
 
@@ -179,7 +176,12 @@ impl Group {
     pub(crate) fn shares_index(&self, other: &Self) -> bool {
         let key_type = |group: &Self| {
             let identifier = group.table.record_identifier;
-            group.table.state_schema.field(identifier).data_type().clone()
+            group
+                .table
+                .state_schema
+                .field(identifier)
+                .data_type()
+                .clone()
         };
         let cut = |group: &Self| match &group.known_at {
             KnownAt::Spine(cut) => Some(Arc::clone(cut)),
@@ -201,9 +203,8 @@ impl Group {
         let identifier = self.table.state_schema.field(self.table.record_identifier);
         let mut rows = SpineRows::try_new(identifier.data_type())?;
         for batch in &spine.batches {
-            let evaluate = |expr: &Arc<dyn PhysicalExpr>| {
-                expr.evaluate(batch)?.into_array(batch.num_rows())
-            };
+            let evaluate =
+                |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(batch)?.into_array(batch.num_rows());
             let times = instants(&evaluate(&self.time)?)?;
             let cuts = match &self.known_at {
                 KnownAt::Spine(cut) => Some(instants(&evaluate(cut)?)?),
@@ -234,8 +235,7 @@ impl Group {
             },
         };
         let files = self.files.prune(range);
-        metrics.files_listed.add(files.listed);
-        metrics.files_pruned.add(files.pruned);
+        metrics.pass.files.count_list(&files);
         Ok(History {
             table: Arc::clone(&self.table),
             reader: Arc::clone(&self.reader),

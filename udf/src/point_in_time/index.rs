@@ -287,9 +287,7 @@ impl SpineIndex {
     /// The slots of a key, in order, and its tree if it has one.
     pub(crate) fn key(&self, key: usize) -> (Range<usize>, Option<&(usize, CutsTree)>) {
         let range = self.starts[key] as usize..self.starts[key + 1] as usize;
-        let tree = u32::try_from(key)
-            .ok()
-            .and_then(|key| self.trees.get(&key));
+        let tree = u32::try_from(key).ok().and_then(|key| self.trees.get(&key));
         (range, tree)
     }
 
@@ -357,19 +355,12 @@ impl SpineIndex {
         }
     }
 
-    /// Whether no version before `bound` can be the match of any slot of `key`, given those that
-    /// entered; `oldest` says what no match of a slot of this time may lie before.
-    pub(crate) fn is_settled(
-        &self,
-        key: usize,
-        bound: Instant,
-        oldest: impl FnOnce(Instant) -> Option<Instant>,
-    ) -> bool {
-        let (range, tree) = self.key(key);
-        // Later slots inherit what the first has, and their oldest match is not older.
-        let first = range.start;
-        oldest(self.time(first)).is_some_and(|oldest| oldest >= bound)
-            || (tree.is_none()
-                && Instant::from_micros(self.slots[first].newest.load(Relaxed)) >= bound)
+    /// Whether no version before `bound` can be the best of any slot of `key`, given those that
+    /// entered.
+    pub(crate) fn is_settled(&self, key: usize, bound: Instant) -> bool {
+        let (slots, tree) = self.key(key);
+        // Later slots inherit what the first has.
+        let newest = self.slots[slots.start].newest.load(Relaxed);
+        tree.is_none() && Instant::from_micros(newest) >= bound
     }
 }

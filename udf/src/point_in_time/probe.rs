@@ -6,8 +6,8 @@ use std::sync::Arc;
 use arrow::array::Array;
 use datafusion::error::Result;
 use datafusion::physical_plan::metrics::Count;
-use featureflight_catalog::Error;
 use featureflight_catalog::scan::versions::VersionBatch;
+use featureflight_catalog::{Error, Instant};
 use parking_lot::Mutex;
 
 use crate::point_in_time::index::{Slots, SpineIndex};
@@ -21,6 +21,16 @@ use crate::ranking::rank::{Rank, Ranks};
 const TOGETHER: usize = 1_024;
 
 type Cell = Option<Rank>;
+
+/// How far the keys are settled, in their order.
+#[derive(Debug, Default)]
+struct Progress {
+    /// The first key that was not.
+    key: usize,
+    /// The earliest bound asked about. The keys before `key` are settled for it, and so for any
+    /// that is earlier still.
+    bound: Option<Instant>,
+}
 
 /// The best version per cell, in stripes with a lock each, so that tasks share one copy of the
 /// cells whatever their number.
@@ -74,6 +84,7 @@ pub(crate) struct Probe {
     cuts: Cuts,
     known_by: KnownBy,
     cells: Cells,
+    progress: Mutex<Progress>,
     /// Versions that entered a cell.
     matched: Count,
 }
@@ -103,6 +114,7 @@ impl Probe {
             cuts,
             known_by,
             cells,
+            progress: Mutex::default(),
             matched,
         }
     }
@@ -184,6 +196,19 @@ impl Probe {
 
 impl Visit for Probe {
     type Scratch = Scratch;
+
+    fn is_settled(&self, bound: Instant) -> bool {
+        let mut progress = self.progress.lock();
+        if progress.bound.is_some_and(|earliest| earliest < bound) {
+            // Files are asked about from the newest to the oldest, but for those opened ahead.
+            return false;
+        }
+        progress.bound = Some(bound);
+        while progress.key < self.index.key_count() && self.index.is_settled(progress.key, bound) {
+            progress.key += 1;
+        }
+        progress.key == self.index.key_count()
+    }
 
     fn visit(&self, file: u32, batch: &VersionBatch, scratch: &mut Scratch) -> Result<()> {
         let column = batch.features.first();

@@ -76,9 +76,7 @@ impl<'a> Keys<'a> {
 }
 
 fn unfit(data_type: &DataType) -> Error {
-    Error::internal(format!(
-        "a record identifier cannot be of type {data_type}"
-    ))
+    Error::internal(format!("a record identifier cannot be of type {data_type}"))
 }
 
 /// Bits that are equal exactly when the keys are.

@@ -1,19 +1,21 @@
 //! One parallel pass over the files of a history.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use datafusion::common::runtime::JoinSet;
 use datafusion::error::Result;
 use datafusion::physical_plan::metrics::Count;
-use featureflight_catalog::Error;
 use featureflight_catalog::listing::DataFile;
+use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::versions::{Columns, FileReader, VersionBatch};
 use featureflight_catalog::table::FeatureTable;
-use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use featureflight_catalog::{Error, Instant};
+use futures::stream::TryStreamExt;
 use tokio::task::{JoinError, coop};
 
-/// Files that one task reads at once, so that it decodes one while it waits for another.
+/// Files that one task of phase two reads at once, so that it decodes one while it waits for
+/// another.
 pub(crate) const OPEN_FILES: usize = 4;
 
 /// The files one operator reads, in the order of their object keys.
@@ -31,23 +33,43 @@ pub(crate) trait Visit: Send + Sync + 'static {
 
     /// `file` is the position in [`History::files`].
     fn visit(&self, file: u32, batch: &VersionBatch, scratch: &mut Self::Scratch) -> Result<()>;
+
+    /// Whether versions that lie before `bound` can change the answer no more, given those that
+    /// were shown. Asked before a file whose event times all lie before `bound` is opened, and
+    /// again before it is shown; when the answer is yes, it never is.
+    fn is_settled(&self, bound: Instant) -> bool;
 }
 
 /// Counts of a pass.
 #[derive(Debug, Clone)]
 pub(crate) struct PassMetrics {
-    pub(crate) files_read: Count,
+    pub(crate) files: ScanMetrics,
     pub(crate) versions_probed: Count,
 }
 
-/// Shows every batch of every file to `visitor`, with `tasks` tasks that take the next few
-/// files each. Ends with the first error; dropping the future ends the tasks.
+impl History {
+    /// The positions of the files, those with the latest event times first: most versions of the
+    /// others are beaten before they come.
+    fn newest_first(&self) -> Vec<u32> {
+        let mut order: Vec<u32> = (0_u32..).take(self.files.len()).collect();
+        order.sort_by_key(|position| {
+            let file = &self.files[*position as usize];
+            let before = file.event_times_before();
+            Reverse((before.is_none(), before, *position))
+        });
+        order
+    }
+}
+
+/// Shows every batch of every file to `visitor`, the newest files first, but for those it does not
+/// want any more. Files are opened ahead and dealt to `tasks` tasks. Ends with the first error;
+/// dropping the future ends the tasks.
 ///
 /// # Errors
 /// Those of the reader and the visitor.
 pub(crate) async fn pass<V: Visit>(
     history: &History,
-    columns: Columns,
+    columns: &Columns,
     tasks: usize,
     visitor: &Arc<V>,
     metrics: &PassMetrics,
@@ -55,19 +77,31 @@ pub(crate) async fn pass<V: Visit>(
     if u32::try_from(history.files.len()).is_err() {
         return Err(Error::internal("more than four billion files").into());
     }
-    let tasks = tasks.clamp(1, history.files.len().max(1));
-    // A task takes no more files than leave some for the others.
-    let open = (history.files.len() / (2 * tasks)).clamp(1, OPEN_FILES);
-    let next = Arc::new(AtomicU32::new(0));
+    let all = Arc::clone(&history.files);
+    let files = history.newest_first().into_iter().map(move |position| {
+        let position = position as usize;
+        (position, Arc::clone(&all[position]))
+    });
+    let wants = {
+        let (visitor, all) = (Arc::clone(visitor), Arc::clone(&history.files));
+        move |position: usize| {
+            let before = all[position].event_times_before();
+            before.is_none_or(|before| !visitor.is_settled(before))
+        }
+    };
+    let streams = history
+        .reader
+        .open_many(&history.table, files, columns, &metrics.files)
+        .wanted(wants)
+        .streams(tasks.clamp(1, history.files.len().max(1)));
     let mut running = JoinSet::new();
-    for _ in 0..tasks {
-        let mut batches = batches(history, &columns, &next, &metrics.files_read, open);
-        let (visitor, metrics) = (Arc::clone(visitor), metrics.clone());
+    for mut batches in streams {
+        let (visitor, probed) = (Arc::clone(visitor), metrics.versions_probed.clone());
         running.spawn(async move {
             let mut scratch = V::Scratch::default();
-            while let Some((file, batch)) = batches.try_next().await? {
-                metrics.versions_probed.add(batch.rows);
-                visitor.visit(file, &batch, &mut scratch)?;
+            while let Some((position, batch)) = batches.try_next().await? {
+                probed.add(batch.rows);
+                visitor.visit(position as u32, &batch, &mut scratch)?;
                 // Files in memory never make a task wait: without this it could not be ended.
                 coop::consume_budget().await;
             }
@@ -75,26 +109,6 @@ pub(crate) async fn pass<V: Visit>(
         });
     }
     join(running).await.map(|_| ())
-}
-
-/// The batches of the files that `next` deals out, `open` files at once.
-fn batches(
-    history: &History,
-    columns: &Columns,
-    next: &Arc<AtomicU32>,
-    files_read: &Count,
-    open: usize,
-) -> BoxStream<'static, Result<(u32, VersionBatch), Error>> {
-    let (history, columns, next) = (history.clone(), columns.clone(), Arc::clone(next));
-    let files_read = files_read.clone();
-    let opened = std::iter::from_fn(move || {
-        let number = next.fetch_add(1, Ordering::Relaxed);
-        let file = history.files.get(number as usize)?;
-        files_read.add(1);
-        let batches = history.reader.read(&history.table, file, &columns, None);
-        Some(batches.map_ok(move |batch| (number, batch)))
-    });
-    stream::iter(opened).flatten_unordered(open).boxed()
 }
 
 /// The results of every task, or the first error.

@@ -7,9 +7,9 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::PhysicalExpr;
-use featureflight_catalog::Error;
 use featureflight_catalog::scan::versions::VersionBatch;
 use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::{Error, Instant};
 use foldhash::fast::RandomState;
 use parking_lot::Mutex;
 
@@ -24,6 +24,8 @@ use crate::ranking::rank::{Rank, Ranks};
 pub(crate) struct KeyFilter {
     pub(crate) schema: SchemaRef,
     pub(crate) predicate: Arc<dyn PhysicalExpr>,
+    /// How many records can pass, where the predicate names them.
+    pub(crate) most: Option<usize>,
 }
 
 impl KeyFilter {
@@ -138,6 +140,22 @@ impl Best {
 
 impl Visit for Best {
     type Scratch = Scratch;
+
+    /// The predicate names the records, and each has a newer version.
+    fn is_settled(&self, bound: Instant) -> bool {
+        let Some(most) = self.filter.as_ref().and_then(|filter| filter.most) else {
+            return false;
+        };
+        let mut records = 0;
+        for shard in &self.shards {
+            let shard = shard.lock();
+            if shard.best.iter().any(|best| best.event_time() < bound) {
+                return false;
+            }
+            records += shard.best.len();
+        }
+        records >= most
+    }
 
     fn visit(&self, file: u32, batch: &VersionBatch, scratch: &mut Scratch) -> Result<()> {
         let column = batch.features.first();

@@ -31,6 +31,7 @@ use datafusion::physical_plan::{
     PhysicalExpr, PlanProperties, ReplaceChildrenOptions, apply_expression_roots,
 };
 use featureflight_catalog::listing::FileList;
+use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::scan::versions::VersionBatch;
 use featureflight_catalog::table::FeatureTable;
@@ -131,12 +132,12 @@ impl StateExec {
         let reservation = MemoryConsumer::new(format!("StateExec[{}]", self.history.table.name()))
             .register(context.memory_pool());
         let counter = |name| MetricBuilder::new(&self.metrics).global_counter(name);
-        counter("files_listed").add(self.listed);
-        counter("files_pruned").add(self.pruned);
         let metrics = PassMetrics {
-            files_read: counter("files_read"),
+            files: ScanMetrics::from_counters(counter),
             versions_probed: counter("versions_probed"),
         };
+        metrics.files.files_listed.add(self.listed);
+        metrics.files.files_pruned.add(self.pruned);
         let records = counter("records");
         let tasks = context.session_config().target_partitions();
         let (history, filter) = (self.history.clone(), self.filter.clone());
@@ -145,7 +146,7 @@ impl StateExec {
             let table = Arc::clone(&history.table);
             let best = Arc::new(Best::try_new(&table, cuts, filter, tasks, reservation)?);
             let columns = rank::columns(table.record_identifier);
-            pass(&history, columns, tasks, &best, &metrics).await?;
+            pass(&history, &columns, tasks, &best, &metrics).await?;
             let (places, memory) = best.winners()?;
             records.add(places.len());
             Ok(Winners {

@@ -9,6 +9,8 @@ use datafusion::common::tree_node::TreeNode;
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
+use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
+use datafusion::physical_plan::PhysicalExpr;
 use featureflight_catalog::Error;
 use featureflight_catalog::table::FeatureTable;
 
@@ -60,5 +62,19 @@ pub(crate) fn physical(
     let schema = Arc::new(Schema::new(vec![field]));
     let predicate =
         session.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    Ok(Some(KeyFilter { schema, predicate }))
+    let most = named_keys(&predicate);
+    Ok(Some(KeyFilter {
+        schema,
+        predicate,
+        most,
+    }))
+}
+
+/// How many records can pass a predicate that names them.
+fn named_keys(predicate: &Arc<dyn PhysicalExpr>) -> Option<usize> {
+    let guarantees = LiteralGuarantee::analyze(predicate).into_iter();
+    guarantees
+        .filter(|guarantee| guarantee.guarantee == Guarantee::In)
+        .map(|guarantee| guarantee.literals.len())
+        .min()
 }

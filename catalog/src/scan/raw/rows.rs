@@ -6,7 +6,6 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow::datatypes::{DataType, Field, SchemaRef};
 use arrow::error::ArrowError;
-use datafusion::physical_plan::metrics::Count;
 use datafusion::scalar::ScalarValue;
 use futures::future::BoxFuture;
 use futures::stream::{BoxStream, try_unfold};
@@ -16,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::instant::Instant;
 use crate::listing::DataFile;
 use crate::scan::convert::Place;
+use crate::scan::deal::Opened;
 use crate::scan::decode::{FileScan, Rows};
 use crate::scan::exec::Relation;
-use crate::scan::fetch::Object;
+use crate::scan::fetch::{Object, Origin};
 use crate::scan::files::{ScanMetrics, run_through};
 use crate::scan::footer::{Footer, Found};
 use crate::scan::history::ScanContext;
@@ -76,16 +76,18 @@ impl Relation for Raw {
     ) -> BoxStream<'static, Result<RecordBatch>> {
         let (table, reader) = (Arc::clone(&self.table), Arc::clone(&self.reader));
         let (projection, schema) = (Arc::clone(&self.projection), Arc::clone(&self.schema));
-        let fetched = metrics.bytes_scanned.clone();
-        run_through(files, metrics, move |file| {
+        let (settings, metrics) = (self.reader.settings(), metrics.clone());
+        let origin = reader.origin(&table.files, Some(settings.requests_in_flight));
+        run_through(files, settings, move |file| {
             let request = Request {
                 table: Arc::clone(&table),
                 reader: Arc::clone(&reader),
+                origin: Arc::clone(&origin),
                 projection: Arc::clone(&projection),
                 schema: Arc::clone(&schema),
                 file: Arc::clone(file),
             };
-            request.open(fetched.clone())
+            request.open(metrics.clone())
         })
         .map_ok(|(_, batch)| batch)
         .boxed()
@@ -96,6 +98,7 @@ impl Relation for Raw {
 struct Request {
     table: Arc<RawTable>,
     reader: Arc<FileReader>,
+    origin: Arc<Origin>,
     projection: Arc<[usize]>,
     schema: SchemaRef,
     file: Arc<DataFile>,
@@ -118,28 +121,30 @@ struct Open {
 }
 
 impl Request {
-    fn open(
-        self,
-        fetched: Count,
-    ) -> BoxFuture<'static, Result<BoxStream<'static, Result<RecordBatch>>>> {
+    fn open(self, metrics: ScanMetrics) -> BoxFuture<'static, Result<Opened<RecordBatch>>> {
         async move {
-            let object = self.reader.object(&self.table.files, &self.file, fetched);
+            let object = Object::new(&self.origin, &self.file, metrics.bytes_scanned);
             let (footer, tail) = self.reader.footer(&object).await?;
             let (roots, sources) = self.plan(&footer, &object)?;
             let mut scan = FileScan::new(object, footer, tail, roots, None);
             scan.load().await?;
+            metrics.files_read.add(1);
+            let held = scan.held();
             let open = Open {
                 schema: self.schema,
                 sources,
                 scan,
             };
-            Ok(try_unfold(open, |mut open| async move {
+            let items = try_unfold(open, |mut open| async move {
                 let Some(rows) = open.scan.next().await? else {
                     return Ok(None);
                 };
                 Ok(Some((open.batch(&rows)?, open)))
+            });
+            Ok(Opened {
+                held,
+                items: items.boxed(),
             })
-            .boxed())
         }
         .boxed()
     }

@@ -5,6 +5,7 @@ use arrow::array::{
     UInt8Array, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{Float64Type, Int32Type, Int64Type, TimestampMicrosecondType};
+use datafusion::physical_plan::metrics::Count;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::arrow_reader::RowSelector;
@@ -523,7 +524,8 @@ async fn timestamps_of_every_annotation() {
         put(&store, "f.parquet", bytes).await;
         let table = table(&store, &CUSTOMERS);
         let file = &files(&table).await[0];
-        let object = Object::new(&table.files, file, None, Count::new());
+        let origin = Origin::new(&table.files, None, None);
+        let object = Object::new(&origin, file, Count::new());
         let (footer, tail) = footer::read(&object).await.expect("a footer");
         let mut scan = FileScan::new(object.clone(), Arc::new(footer), Some(tail), vec![0], None);
         let rows = scan.next().await.expect("decodes").expect("rows");
