@@ -15,6 +15,8 @@ use datafusion::scalar::ScalarValue;
 
 use crate::error::{Error, Result};
 
+pub(crate) use parse::Parser;
+
 const MICROS_PER_SECOND: i64 = 1_000_000;
 const MICROS_PER_DAY: i64 = 86_400 * MICROS_PER_SECOND;
 

@@ -1,6 +1,7 @@
 //! The text forms of an instant.
 
 use super::{Instant, MICROS_PER_DAY, MICROS_PER_SECOND, calendar};
+use crate::error::Result;
 
 /// `YYYY-MM-DDTHH:MM:SSZ` and the same with three fractional digits: what nearly every stored
 /// event time looks like. `None` for anything else, right or wrong.
@@ -39,6 +40,71 @@ pub(super) fn fixed_form(text: &[u8]) -> Option<Instant> {
         + seconds * MICROS_PER_SECOND
         + millis * 1_000;
     Some(Instant::from_micros(micros))
+}
+
+/// Parses many texts, most of which are of [`fixed_form`] and of the same day as the one before:
+/// the date of those is not converted again, and their time of day is taken apart as one word.
+#[derive(Debug, Default)]
+pub(crate) struct Parser {
+    /// `YYYY-MM-DDT` of a text that was parsed.
+    date: [u8; 11],
+    /// Midnight of that day, in microseconds.
+    midnight: i64,
+}
+
+impl Parser {
+    /// As [`Instant::parse`].
+    #[inline]
+    pub(crate) fn parse(&mut self, text: &str) -> Result<Instant> {
+        match self.same_day(text.as_bytes()) {
+            Some(instant) => Ok(instant),
+            None => self.other_day(text),
+        }
+    }
+
+    #[inline]
+    fn same_day(&self, text: &[u8]) -> Option<Instant> {
+        let (date, rest) = text.split_first_chunk::<11>()?;
+        let (time, rest) = rest.split_first_chunk::<8>()?;
+        if *date != self.date {
+            return None;
+        }
+        let millis = match rest {
+            b"Z" => 0,
+            [b'.', .., b'Z'] if rest.len() == 5 => i64::from(three_digits(rest, 1)?),
+            _ => return None,
+        };
+        Some(Instant::from_micros(
+            self.midnight + seconds(*time)? * MICROS_PER_SECOND + millis * 1_000,
+        ))
+    }
+
+    fn other_day(&mut self, text: &str) -> Result<Instant> {
+        if let Some(instant) = fixed_form(text.as_bytes())
+            && let Some(date) = text.as_bytes().first_chunk()
+        {
+            self.date = *date;
+            self.midnight = instant.micros - instant.micros.rem_euclid(MICROS_PER_DAY);
+            return Ok(instant);
+        }
+        Instant::parse(text)
+    }
+}
+
+/// Seconds since midnight at `HH:MM:SS`.
+#[inline]
+fn seconds(time: [u8; 8]) -> Option<i64> {
+    const ZEROS: u64 = u64::from_le_bytes(*b"00:00:00");
+    /// Added to a byte, sets the highest bit of what is neither a digit nor, there, a colon.
+    const EXCESS: u64 = u64::from_le_bytes([0x76, 0x76, 0x7f, 0x76, 0x76, 0x7f, 0x76, 0x76]);
+    const HIGHEST: u64 = u64::from_le_bytes([0x80; 8]);
+    let digits = u64::from_le_bytes(time) ^ ZEROS;
+    if (digits.wrapping_add(EXCESS) | digits) & HIGHEST != 0 {
+        return None;
+    }
+    let [h, hours, _, m, minutes, _, s, seconds] = digits.to_le_bytes().map(i64::from);
+    let (hours, minutes, seconds) = (h * 10 + hours, m * 10 + minutes, s * 10 + seconds);
+    (hours < 24 && minutes < 60 && seconds < 60).then_some((hours * 60 + minutes) * 60 + seconds)
 }
 
 #[inline]

@@ -5,6 +5,8 @@ use rand::{Rng, SeedableRng};
 use super::*;
 use crate::error::Kind;
 
+const NOON: &str = "2026-01-31T12:00:00Z";
+
 fn at(text: &str) -> Instant {
     Instant::parse(text).unwrap_or_else(|error| panic!("{error}"))
 }
@@ -155,6 +157,62 @@ fn mutated_fixed_forms_never_pass_wrongly() {
                 );
             }
         }
+    }
+}
+
+/// What one parser makes of texts that mostly share their day is what the general form makes of
+/// each, also where a byte was damaged.
+#[test]
+fn parsing_in_a_row_agrees_with_parsing_alone() {
+    let mut rng = StdRng::seed_from_u64(12);
+    let mut parser = Parser::default();
+    let (mut right, mut wrong) = (0, 0);
+    let mut day = 0_i64;
+    for _ in 0..200_000 {
+        if rng.random_bool(0.1) {
+            day = rng.random_range(-719_528..2_932_897);
+        }
+        let seconds = day * 86_400 + rng.random_range(0..86_400);
+        let time = DateTime::from_timestamp(seconds, 0).expect("in range");
+        let mut text = time.format("%Y-%m-%dT%H:%M:%S").to_string();
+        match rng.random_range(0..8) {
+            0..3 => text += "Z",
+            3..6 => text += &format!(".{:03}Z", rng.random_range(0..1_000)),
+            6 => text += &format!(".{:09}Z", rng.random_range(0..1_000_000_000)),
+            _ => text += ["", "+01:00", "-0530", ".5", ".12Z", "z"][rng.random_range(0..6)],
+        }
+        let mut bytes = text.into_bytes();
+        if rng.random_bool(0.3) {
+            let place = rng.random_range(0..bytes.len());
+            bytes[place] = match rng.random_range(0..3) {
+                0 => rng.random_range(0..128),
+                1 => b"/0123456789:;-.TZz @"[rng.random_range(0..20)],
+                _ => bytes[place] ^ (1 << rng.random_range(0..7)),
+            };
+        }
+        if rng.random_bool(0.02) {
+            bytes.truncate(rng.random_range(0..bytes.len()));
+        }
+        let text = String::from_utf8(bytes).expect("ASCII");
+        let expected = parse::any_form(text.as_bytes());
+        let found = parser.parse(&text);
+        assert_eq!(found.is_ok(), expected.is_ok(), "{text}");
+        if let (Ok(found), Ok(expected)) = (&found, &expected) {
+            assert_eq!(found, expected, "{text}");
+            right += 1;
+        } else {
+            wrong += 1;
+        }
+    }
+    assert!(right > 100_000 && wrong > 10_000, "{right} and {wrong}");
+    for text in [
+        "2026-01-31T23:59:60Z",
+        "2026-01-31T24:00:00Z",
+        "2026-01-31T23:60:00Z",
+    ] {
+        let mut parser = Parser::default();
+        parser.parse(NOON).expect("a time");
+        assert!(parser.parse(text).is_err(), "{text}");
     }
 }
 
