@@ -50,6 +50,8 @@ pub(crate) struct Rows {
 pub(crate) struct FileScan {
     source: Source,
     selection: Option<RowSelection>,
+    /// Per row group whether it is left out; absent when none is.
+    left_out: Option<Vec<bool>>,
     next_group: usize,
     next_row: u64,
     group: Option<Group>,
@@ -97,10 +99,16 @@ impl FileScan {
         Self {
             source,
             selection,
+            left_out: None,
             next_group: 0,
             next_row: 0,
             group: None,
         }
+    }
+
+    /// Leaves out row groups, one flag for each; the positions of the other rows stay.
+    pub(crate) fn leave_out(&mut self, groups: Vec<bool>) {
+        self.left_out = Some(groups);
     }
 
     pub(crate) fn object(&self) -> &Object {
@@ -120,6 +128,7 @@ impl FileScan {
         let Self {
             source,
             selection,
+            left_out,
             next_group,
             next_row,
             group,
@@ -134,7 +143,8 @@ impl FileScan {
                 .map(|selection| selection.split_off(rows));
             let wanted = selected.as_ref().map_or(rows, RowSelection::row_count);
             let first_row = *next_row;
-            if wanted > 0 {
+            let left_out = left_out.as_ref().is_some_and(|groups| groups[index]);
+            if wanted > 0 && !left_out {
                 *group = Some(
                     source
                         .group(index, selected, first_row, wanted as u64)

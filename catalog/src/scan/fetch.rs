@@ -103,7 +103,8 @@ impl Object {
         object_store::coalesce_ranges(ranges, |range| self.range(range), COALESCE).await
     }
 
-    async fn range(&self, range: Range<u64>) -> Result<Bytes> {
+    /// The bytes of a range within the object's size, with one request.
+    pub(crate) async fn range(&self, range: Range<u64>) -> Result<Bytes> {
         if range.is_empty() {
             return Ok(Bytes::new());
         }

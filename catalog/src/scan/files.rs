@@ -20,6 +20,7 @@ use crate::table::FeatureTable;
 use super::deal::{Ahead, Deal, Opened, Wanted};
 use super::fetch::Origin;
 use super::history::ScanContext;
+use super::prune::Prune;
 use super::versions::{Columns, FileReader, ReadRequest, ReadSettings, VersionBatch};
 
 /// What one partition of an operator opens ahead at most: the others do so too.
@@ -32,10 +33,14 @@ pub struct ScanMetrics {
     /// Data objects seen by the listing, and left out by their hour folder.
     pub files_listed: Count,
     pub files_pruned: Count,
-    /// Files opened.
+    /// Files of which rows were read.
     pub files_read: Count,
     /// Bytes fetched from the store, footers among them.
     pub bytes_scanned: Count,
+    /// Row groups left out for what their statistics prove.
+    pub row_groups_pruned: Count,
+    /// Files left out whole for it: nothing but the footer was read.
+    pub files_pruned_by_statistics: Count,
 }
 
 impl ScanMetrics {
@@ -51,6 +56,8 @@ impl ScanMetrics {
             files_pruned: counter("files_pruned"),
             files_read: counter("files_read"),
             bytes_scanned: counter("bytes_scanned"),
+            row_groups_pruned: counter("row_groups_pruned"),
+            files_pruned_by_statistics: counter("files_pruned_by_statistics"),
         }
     }
 
@@ -67,15 +74,16 @@ impl ScanMetrics {
 }
 
 impl ScanContext {
-    /// All rows of `files`, file by file in the order given, each with its file; per file as
-    /// [`FileReader::read`] without a selection, so `(file, first_row + i)` is the position of
-    /// row `i`. The next files are fetched while one is decoded. Must be polled inside a Tokio
-    /// runtime.
+    /// The rows of `files` but for what `prune` leaves out, file by file in the order given, each
+    /// with its file; per file as [`FileReader::read`] without a selection, so
+    /// `(file, first_row + i)` is the position of row `i`. The next files are fetched while one is
+    /// decoded. Must be polled inside a Tokio runtime.
     pub fn read_files(
         &self,
         table: &Arc<FeatureTable>,
         files: Vec<Arc<DataFile>>,
         columns: &Columns,
+        prune: &Prune,
         metrics: &ScanMetrics,
     ) -> BoxStream<'static, Result<(Arc<DataFile>, VersionBatch)>> {
         let settings = self.reader.settings();
@@ -85,6 +93,7 @@ impl ScanContext {
             reader: Arc::clone(&self.reader),
             table: Arc::clone(table),
             columns: columns.clone(),
+            prune: prune.clone(),
             metrics: metrics.clone(),
         };
         run_through(files, settings, move |file| read.open(file))
@@ -119,6 +128,7 @@ impl FileReader {
             reader: Arc::clone(self),
             table: Arc::clone(table),
             columns: columns.clone(),
+            prune: Prune::default(),
             metrics: metrics.clone(),
         };
         FileRun {
@@ -158,7 +168,14 @@ impl FileRun {
         self
     }
 
-    /// The streams, which together give all rows of all wanted files: per file as
+    /// Leaves out row groups, and files, in which `prune` finds that nothing matters.
+    #[must_use]
+    pub fn pruning(mut self, prune: Prune) -> Self {
+        self.read.prune = prune;
+        self
+    }
+
+    /// The streams, which together give all other rows of all wanted files: per file as
     /// [`FileReader::read`] without a selection, so `(number, first_row + i)` is the position of
     /// row `i`. Each file's rows come from one stream, consecutively. Must be polled inside a
     /// Tokio runtime.
@@ -193,6 +210,7 @@ struct ManyFiles {
     origin: Arc<Origin>,
     table: Arc<FeatureTable>,
     columns: Columns,
+    prune: Prune,
     metrics: ScanMetrics,
 }
 
@@ -205,6 +223,7 @@ impl ManyFiles {
             file: Arc::clone(file),
             columns: self.columns.clone(),
             selection: None,
+            prune: self.prune.clone(),
             metrics: self.metrics.clone(),
         };
         async move {

@@ -7,14 +7,14 @@ use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use parking_lot::Mutex;
-use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::basic::{ConvertedType, LogicalType, Type as PhysicalType};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    PageIndexPolicy, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataPushDecoder,
+    FooterTail, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
     ParquetStatisticsPolicy,
 };
+use parquet::schema::types::SchemaDescriptor;
 
 use crate::error::Result;
 
@@ -59,6 +59,8 @@ pub(crate) struct Footer {
     unsafe_nested: Vec<usize>,
     /// Root columns by lowercase name.
     names: HashMap<String, Vec<usize>>,
+    /// The leaves whose statistics were decoded, ascending.
+    kept: Vec<usize>,
     memory: usize,
 }
 
@@ -100,6 +102,46 @@ impl Footer {
         self.unsafe_nested.contains(&root)
     }
 
+    /// The leaf of a root column, if it is one itself.
+    pub(crate) fn leaf(&self, root: usize) -> Option<usize> {
+        leaf(self.reader.parquet_schema(), root)
+    }
+
+    /// Whether statistics are kept of the columns of these names, where they are in the file.
+    pub(crate) fn keeps(&self, names: &[&str]) -> bool {
+        names.iter().all(|name| match self.find(name) {
+            Found::At(root) => self.leaf(root).is_none_or(|leaf| self.kept.contains(&leaf)),
+            Found::Missing | Found::Ambiguous => true,
+        })
+    }
+
+    /// From the metadata at the end of a file.
+    fn decode(encoded: &[u8], kept: &[&str]) -> Result<Self, ParquetError> {
+        let schema = ParquetMetaDataReader::decode_schema(encoded)?;
+        let mut leaves: Vec<usize> = kept
+            .iter()
+            .flat_map(|name| roots_called(&schema, name))
+            .filter_map(|root| leaf(&schema, root))
+            .collect();
+        leaves.sort_unstable();
+        leaves.dedup();
+        let decode = |kept: ParquetStatisticsPolicy| {
+            let options = ParquetMetaDataOptions::new()
+                .with_schema(Arc::clone(&schema))
+                .with_column_stats_policy(kept)
+                .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+                .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+            ParquetMetaDataReader::decode_metadata_with_options(encoded, Some(&options))
+        };
+        // Nobody needs statistics: where they are broken the file is read without.
+        let metadata = decode(ParquetStatisticsPolicy::skip_except(&leaves))
+            .or_else(|_| decode(ParquetStatisticsPolicy::SkipAll))?;
+        let mut footer = Self::try_new(metadata)?;
+        footer.kept = leaves;
+        Ok(footer)
+    }
+
+    /// Without statistics.
     pub(crate) fn try_new(metadata: ParquetMetaData) -> Result<Self, ParquetError> {
         check_row_counts(&metadata)?;
         let metadata = Arc::new(metadata);
@@ -135,9 +177,44 @@ impl Footer {
             int96,
             unsafe_nested,
             names,
+            kept: Vec::new(),
             memory,
         })
     }
+}
+
+/// Root columns of this name, ignoring case.
+fn roots_called<'a>(
+    schema: &'a SchemaDescriptor,
+    name: &str,
+) -> impl Iterator<Item = usize> + use<'a> {
+    let name = name.to_lowercase();
+    let fields = schema.root_schema().get_fields();
+    (0..fields.len()).filter(move |&root| {
+        let field = fields[root].name();
+        if field.is_ascii() {
+            field.eq_ignore_ascii_case(&name)
+        } else {
+            field.to_lowercase() == name
+        }
+    })
+}
+
+/// The leaf of a root column that is one itself. Leaves are in the order of their roots.
+fn leaf(schema: &SchemaDescriptor, root: usize) -> Option<usize> {
+    if !schema.root_schema().get_fields().get(root)?.is_primitive() {
+        return None;
+    }
+    let (mut from, mut to) = (0, schema.num_columns());
+    while from < to {
+        let middle = usize::midpoint(from, to);
+        if schema.get_column_root_idx(middle) < root {
+            from = middle + 1;
+        } else {
+            to = middle;
+        }
+    }
+    Some(from)
 }
 
 /// The sums must agree before positions in the file mean anything.
@@ -237,48 +314,44 @@ fn unsafe_nested(metadata: &ParquetMetaData) -> Vec<usize> {
     roots
 }
 
-/// Reads and checks the footer of an object; also returns what was fetched of its end.
-pub(crate) async fn read(object: &Object) -> Result<(Footer, Piece)> {
+/// Reads and checks the footer of an object, with the statistics of the columns of these names;
+/// also returns what was fetched of its end.
+pub(crate) async fn read(object: &Object, kept: &[&str]) -> Result<(Footer, Piece)> {
     let size = object.size();
     let tail_start = size.saturating_sub(TAIL);
-    let range = tail_start..size;
-    let bytes = object.ranges(std::slice::from_ref(&range)).await?;
-    let bytes = bytes.into_iter().next().unwrap_or_default();
     let tail = Piece {
         start: tail_start,
-        bytes,
+        bytes: object.range(tail_start..size).await?,
     };
-    let options = ParquetMetaDataOptions::new()
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let mut decoder = guarded::<_, ParquetError>(object, || {
-        let mut decoder = ParquetMetaDataPushDecoder::try_new(size)?
-            .with_page_index_policy(PageIndexPolicy::Skip)
-            .with_metadata_options(Some(Arc::new(options)));
-        decoder.push_range(tail.start..size, tail.bytes.clone())?;
-        Ok(decoder)
-    })?;
-    loop {
-        match guarded(object, || decoder.try_decode())? {
-            DecodeResult::Data(metadata) => {
-                let footer = guarded(object, || Footer::try_new(metadata))?;
-                return Ok((footer, tail));
-            }
-            DecodeResult::NeedsData(ranges) => {
-                let wanted: u64 = ranges
-                    .iter()
-                    .map(|r| r.end.saturating_sub(r.start))
-                    .fold(0, u64::saturating_add);
-                if wanted > MAX_FOOTER {
-                    return Err(object.corrupt(format!("its footer claims {wanted} bytes")));
-                }
-                let bytes = object.ranges(&ranges).await?;
-                guarded(object, || decoder.push_ranges(ranges, bytes))?;
-            }
-            DecodeResult::Finished => return Err(object.corrupt("it has no footer")),
-        }
+    let length = guarded(object, || metadata_length(&tail.bytes))?;
+    if length > MAX_FOOTER || length + TAIL_LENGTH > size {
+        return Err(object.corrupt(format!("its footer claims {length} bytes")));
     }
+    let (start, end) = (size - TAIL_LENGTH - length, size - TAIL_LENGTH);
+    let encoded = if start < tail_start {
+        let mut encoded = object.range(start..tail_start).await?.to_vec();
+        let here = tail.get(&(tail_start..end)).unwrap_or_default();
+        encoded.extend_from_slice(&here);
+        encoded.into()
+    } else {
+        tail.get(&(start..end)).unwrap_or_default()
+    };
+    let footer = guarded(object, || Footer::decode(&encoded, kept))?;
+    Ok((footer, tail))
+}
+
+/// What ends a file: the length of the metadata before it, and the magic.
+const TAIL_LENGTH: u64 = 8;
+
+fn metadata_length(tail: &[u8]) -> Result<u64, ParquetError> {
+    let tail = tail
+        .last_chunk()
+        .ok_or_else(|| ParquetError::General("it is too short for a Parquet file".to_owned()))?;
+    let tail = FooterTail::try_new(tail)?;
+    if tail.is_encrypted_footer() {
+        return Err(ParquetError::General("it is encrypted".to_owned()));
+    }
+    Ok(tail.metadata_length() as u64)
 }
 
 /// The least recently used footers go when their bytes exceed the limit.

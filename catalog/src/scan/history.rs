@@ -93,7 +93,7 @@ impl TableProvider for HistoryProvider {
             Some(projection) => projection.clone(),
             None => (0..self.table.history_schema.fields().len()).collect(),
         };
-        let history = History::try_new(&self.table, self.cut, &self.context, projection)?;
+        let history = History::try_new(&self.table, self.cut, range, &self.context, projection)?;
         let partitions = state.config().target_partitions();
         Ok(Arc::new(FilesExec::new(
             Arc::new(history),

@@ -2,8 +2,8 @@
 //! ([`history`]) and Glue tables as they stand ([`raw`]).
 //!
 //! From the outside in: [`history`] and [`raw`] are relations; [`files`] runs through many files,
-//! which `deal` opens ahead; [`versions`] reads one; under it lie `convert` (types), `decode` (row
-//! groups), `footer` and `fetch` (bytes).
+//! which `deal` opens ahead; [`versions`] reads one, without what [`prune`] proves useless; under
+//! it lie `convert` (types), `decode` (row groups), `footer` and `fetch` (bytes).
 
 mod convert;
 mod deal;
@@ -15,5 +15,6 @@ pub mod files;
 pub(crate) mod fixtures;
 mod footer;
 pub mod history;
+pub mod prune;
 pub mod raw;
 pub mod versions;

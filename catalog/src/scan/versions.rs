@@ -26,6 +26,7 @@ use super::decode::{FileScan, Rows};
 use super::fetch::{Object, Origin};
 use super::files::ScanMetrics;
 use super::footer::{self, Footer, FooterCache, Found, Piece};
+use super::prune::{self, FileBounds, GroupBounds, Places, Prune};
 
 /// Which columns of a file to decode.
 #[allow(
@@ -71,7 +72,8 @@ impl InstantColumn {
 /// Consecutive rows of one file (with a selection: the selected ones, in file order). Never empty.
 #[derive(Debug, Clone)]
 pub struct VersionBatch {
-    /// Position in the file of row 0; only meaningful without a row selection.
+    /// Position in the file of row 0; only meaningful without a row selection. Rows that were
+    /// pruned count.
     pub first_row: u64,
     pub rows: usize,
     /// In the order of [`Columns::features`]: `Int64`, `Float64`, `Utf8View`, or the timestamp
@@ -178,6 +180,7 @@ impl FileReader {
             file: Arc::clone(file),
             columns: columns.clone(),
             selection,
+            prune: Prune::default(),
             metrics: metrics.clone(),
         };
         request.into_stream()
@@ -188,13 +191,42 @@ impl FileReader {
         Origin::new(set, self.lister.as_ref(), requests)
     }
 
-    /// The footer of `object`, and the end of the file when it had to be fetched.
-    pub(crate) async fn footer(&self, object: &Object) -> Result<(Arc<Footer>, Option<Piece>)> {
+    /// What the footer of `file` says of all its rows together.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub async fn bounds(
+        self: &Arc<Self>,
+        table: &FeatureTable,
+        file: &Arc<DataFile>,
+        metrics: &ScanMetrics,
+    ) -> Result<FileBounds> {
+        let origin = self.origin(&table.files, None);
+        let object = Object::new(&origin, file, metrics.bytes_scanned.clone());
+        let (footer, _) = self.footer(&object, &prune::kept(table)).await?;
+        let places = Required::new(table, &footer, &object)?.places();
+        let bounds = GroupBounds {
+            table,
+            footer: &footer,
+            places,
+        };
+        Ok(bounds.of_file())
+    }
+
+    /// The footer of `object` with the statistics of the columns named `kept`, and the end of the
+    /// file when it had to be fetched.
+    pub(crate) async fn footer(
+        &self,
+        object: &Object,
+        kept: &[&str],
+    ) -> Result<(Arc<Footer>, Option<Piece>)> {
         let identity = object.identity();
-        if let Some(footer) = self.footers.get(&identity) {
+        if let Some(footer) = self.footers.get(&identity)
+            && footer.keeps(kept)
+        {
             return Ok((footer, None));
         }
-        let (footer, tail) = footer::read(object).await?;
+        let (footer, tail) = footer::read(object, kept).await?;
         let footer = Arc::new(footer);
         self.footers.put(identity, &footer);
         Ok((footer, Some(tail)))
@@ -209,6 +241,7 @@ pub(crate) struct ReadRequest {
     pub(crate) file: Arc<DataFile>,
     pub(crate) columns: Columns,
     pub(crate) selection: Option<RowSelection>,
+    pub(crate) prune: Prune,
     pub(crate) metrics: ScanMetrics,
 }
 
@@ -227,13 +260,33 @@ impl ReadRequest {
     pub(crate) async fn open(self) -> Result<OpenFile> {
         let fetched = self.metrics.bytes_scanned.clone();
         let object = Object::new(&self.origin, &self.file, fetched);
-        let (footer, tail) = self.reader.footer(&object).await?;
-        let plan = Plan::new(&self.table, &self.columns, &footer, &object)?;
+        let kept = prune::kept(&self.table);
+        let (footer, tail) = self.reader.footer(&object, &kept).await?;
+        // A file without these is not a file of this group, whatever is asked of it.
+        let required = Required::new(&self.table, &footer, &object)?;
+        let plan = Plan::new(&self.table, &self.columns, &required, &footer, &object)?;
+        let bounds = GroupBounds {
+            table: &self.table,
+            footer: &footer,
+            places: required.places(),
+        };
+        let left_out = bounds.left_out(&self.prune);
         let consecutive = self.selection.is_none();
         let roots = plan.roots.clone();
         let mut scan = FileScan::new(object, footer, tail, roots, self.selection);
+        let mut is_read = true;
+        if let Some(groups) = left_out {
+            let count = groups.iter().filter(|&&left_out| left_out).count();
+            self.metrics.row_groups_pruned.add(count);
+            is_read = count < groups.len();
+            scan.leave_out(groups);
+        }
+        if is_read {
+            self.metrics.files_read.add(1);
+        } else {
+            self.metrics.files_pruned_by_statistics.add(1);
+        }
         scan.load().await?;
-        self.metrics.files_read.add(1);
         Ok(OpenFile {
             table: self.table,
             plan,
@@ -370,29 +423,60 @@ struct Plan {
     is_deleted: Option<usize>,
 }
 
+/// Where the columns are that every file of a group has: root columns.
+struct Required {
+    record_identifier: usize,
+    event_time: usize,
+    write_time: usize,
+    api_invocation_time: usize,
+    is_deleted: usize,
+}
+
+impl Required {
+    fn new(table: &FeatureTable, footer: &Footer, object: &Object) -> Result<Self> {
+        let [write_time, api_invocation_time, is_deleted] =
+            SYSTEM_COLUMNS.map(|column| required(footer, object, column));
+        Ok(Self {
+            record_identifier: required(footer, object, name(table, table.record_identifier)?)?,
+            event_time: required(footer, object, name(table, table.event_time)?)?,
+            write_time: write_time?,
+            api_invocation_time: api_invocation_time?,
+            is_deleted: is_deleted?,
+        })
+    }
+
+    fn places(&self) -> Places {
+        Places {
+            record_identifier: self.record_identifier,
+            event_time: self.event_time,
+            write_time: self.write_time,
+            api_invocation_time: self.api_invocation_time,
+        }
+    }
+}
+
+fn name(table: &FeatureTable, feature: usize) -> Result<&str> {
+    let definition = table.group.feature_definitions.get(feature);
+    definition
+        .map(|definition| definition.feature_name.as_str())
+        .ok_or_else(|| Error::internal(format!("feature {feature} is not in the definition")))
+}
+
 impl Plan {
     fn new(
         table: &FeatureTable,
         columns: &Columns,
+        required: &Required,
         footer: &Footer,
         object: &Object,
     ) -> Result<Self> {
-        let name = |feature: usize| {
-            let definition = table.group.feature_definitions.get(feature);
-            definition
-                .map(|definition| definition.feature_name.as_str())
-                .ok_or_else(|| {
-                    Error::internal(format!("feature {feature} is not in the definition"))
-                })
-        };
-        // A file without these is not a file of this group, whatever is asked of it.
-        let record_identifier = required(footer, object, name(table.record_identifier)?)?;
-        let event_time = required(footer, object, name(table.event_time)?)?;
-        let [write_time, api_invocation_time, is_deleted] =
-            SYSTEM_COLUMNS.map(|column| required(footer, object, column));
-        let (write_time, api_invocation_time, is_deleted) =
-            (write_time?, api_invocation_time?, is_deleted?);
-
+        let &Required {
+            record_identifier,
+            event_time,
+            write_time,
+            api_invocation_time,
+            is_deleted,
+        } = required;
         let mut features = Vec::with_capacity(columns.features.len());
         for &feature in &columns.features {
             let root = if feature == table.record_identifier {
@@ -400,7 +484,7 @@ impl Plan {
             } else if feature == table.event_time {
                 Some(event_time)
             } else {
-                optional(footer, object, name(feature)?)?
+                optional(footer, object, name(table, feature)?)?
             };
             features.push((feature, root));
         }

@@ -13,10 +13,11 @@ use futures::{StreamExt, TryStreamExt};
 
 use crate::error::{Error, Result};
 use crate::instant::Instant;
-use crate::listing::DataFile;
+use crate::listing::{DataFile, EventRange};
 use crate::scan::convert::timestamps;
 use crate::scan::exec::Relation;
 use crate::scan::files::ScanMetrics;
+use crate::scan::prune::Prune;
 use crate::scan::versions::{Columns, InstantColumn, VersionBatch};
 use crate::table::FeatureTable;
 
@@ -28,19 +29,27 @@ pub(super) struct History {
     table: Arc<FeatureTable>,
     context: ScanContext,
     columns: Columns,
+    prune: Prune,
     projector: Projector,
 }
 
 impl History {
-    /// `projection` are positions in the history schema.
+    /// `projection` are positions in the history schema. Versions outside of `range` do not
+    /// matter.
     pub(super) fn try_new(
         table: &Arc<FeatureTable>,
         cut: Cut,
+        range: EventRange,
         context: &ScanContext,
         projection: Vec<usize>,
     ) -> Result<Self, ArrowError> {
         Ok(Self {
             columns: columns(table, cut, &projection),
+            prune: Prune {
+                event_time: range,
+                write_time_at_most: cut.system_time,
+                ..Prune::default()
+            },
             projector: Projector {
                 schema: Arc::new(table.history_schema.project(&projection)?),
                 cut,
@@ -107,7 +116,7 @@ impl Relation for History {
     ) -> BoxStream<'static, Result<RecordBatch>> {
         let projector = self.projector.clone();
         self.context
-            .read_files(&self.table, files, &self.columns, metrics)
+            .read_files(&self.table, files, &self.columns, &self.prune, metrics)
             .try_filter_map(move |(_, batch)| std::future::ready(projector.project(&batch)))
             .boxed()
     }

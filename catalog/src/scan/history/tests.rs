@@ -340,7 +340,8 @@ async fn explain_shows_the_cut_and_analyze_counts() {
     let count = |name: &str| metrics.sum_by_name(name).map(|value| value.as_usize());
     assert_eq!(count("files_listed"), Some(5));
     assert_eq!(count("files_pruned"), Some(1));
-    assert_eq!(count("files_read"), Some(4));
+    assert_eq!(count("files_pruned_by_statistics"), Some(1));
+    assert_eq!(count("files_read"), Some(3));
     assert_eq!(metrics.output_rows(), Some(4));
     assert!(count("bytes_scanned") > Some(4_000));
 }

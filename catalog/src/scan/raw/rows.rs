@@ -124,7 +124,7 @@ impl Request {
     fn open(self, metrics: ScanMetrics) -> BoxFuture<'static, Result<Opened<RecordBatch>>> {
         async move {
             let object = Object::new(&self.origin, &self.file, metrics.bytes_scanned);
-            let (footer, tail) = self.reader.footer(&object).await?;
+            let (footer, tail) = self.reader.footer(&object, &[]).await?;
             let (roots, sources) = self.plan(&footer, &object)?;
             let mut scan = FileScan::new(object, footer, tail, roots, None);
             scan.load().await?;

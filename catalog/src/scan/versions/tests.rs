@@ -526,7 +526,7 @@ async fn timestamps_of_every_annotation() {
         let file = &files(&table).await[0];
         let origin = Origin::new(&table.files, None, None);
         let object = Object::new(&origin, file, Count::new());
-        let (footer, tail) = footer::read(&object).await.expect("a footer");
+        let (footer, tail) = footer::read(&object, &[]).await.expect("a footer");
         let mut scan = FileScan::new(object.clone(), Arc::new(footer), Some(tail), vec![0], None);
         let rows = scan.next().await.expect("decodes").expect("rows");
         let place = Place {
@@ -820,7 +820,13 @@ async fn footers_are_kept_by_identity() {
     let columns = Columns::default();
     let bytes = async |file: &Arc<DataFile>| {
         let metrics = crate::scan::files::ScanMetrics::unobserved();
-        let stream = context.read_files(&table, vec![Arc::clone(file)], &columns, &metrics);
+        let stream = context.read_files(
+            &table,
+            vec![Arc::clone(file)],
+            &columns,
+            &Prune::default(),
+            &metrics,
+        );
         stream.try_collect::<Vec<_>>().await.expect("rows");
         metrics.bytes_scanned.value()
     };
