@@ -30,12 +30,15 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, TimestampMicrosecondType};
+use datafusion::common::ScalarValue;
 use datafusion::error::DataFusionError;
 use datafusion::execution::TaskContext;
+use datafusion::logical_expr::{ident, lit};
 use datafusion::physical_expr::expressions::col;
 use datafusion::physical_expr::{LexOrdering, PhysicalSortExpr};
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::prelude::SessionContext;
 use featureflight_catalog::listing::{EventRange, FileList};
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::table::{FeatureTable, timestamp_type};
@@ -48,9 +51,11 @@ use crate::asof::exec::AsofExec;
 use crate::asof::right::Side;
 use crate::point_in_time::exec::PointInTimeExec;
 use crate::point_in_time::group::{Group, KnownAt};
+use crate::state::best::KeyFilter;
 use crate::state::exec::StateExec;
+use crate::state::filters::physical;
 use crate::testing::{
-    EVENT_TIME, ID, NUMBER, TEXT, Version, limited_context, memory, run, scan_context, table,
+    EVENT_TIME, ID, Key, NUMBER, TEXT, Version, limited_context, memory, run, scan_context, table,
     task_context, write,
 };
 
@@ -287,13 +292,16 @@ fn state() {
         for _ in 0..CASES_PER_HISTORY {
             let clocks = generate::clocks(&mut rng, &prepared.history);
             let limit = rng.random_bool(0.2).then(|| rng.random_range(0..4_usize));
+            let named = rng.random_bool(0.4).then(|| names(&mut rng, &prepared));
+            let named = named.flatten();
+            let filter = named.as_ref().map(|keys| naming(&prepared.table, keys));
             let plan: Arc<dyn ExecutionPlan> = Arc::new(
                 StateExec::try_new(
                     Arc::clone(&prepared.table),
                     clocks,
                     &prepared.scan,
                     Arc::clone(&prepared.files),
-                    None,
+                    filter,
                     vec![ID, NUMBER, TEXT, EVENT_TIME],
                     limit,
                     rng.random_range(1..=8),
@@ -303,7 +311,10 @@ fn state() {
             let output = run(&plan, &context(&mut rng)).await;
             let mut found = answers(&output, 1);
             found.sort();
-            let state = oracle::state(&prepared.history, clocks);
+            let mut state = oracle::state(&prepared.history, clocks);
+            if let Some(keys) = &named {
+                state.retain(|version| keys.contains(&version.key));
+            }
             let mut wanted: Vec<_> = state.into_iter().map(|best| expected(Some(best))).collect();
             wanted.sort();
             if let Some(limit) = limit {
@@ -320,6 +331,40 @@ fn state() {
             }
         }
     });
+}
+
+/// Some keys of a history and one it lacks, which a lookup names. Predicates on doubles stay above
+/// the ranking.
+fn names(rng: &mut StdRng, prepared: &Prepared) -> Option<Vec<Key>> {
+    let mut keys = vec![match prepared.history.key_type() {
+        Key::Integer(_) => Key::Integer(-99),
+        Key::Text(_) => Key::Text("nobody".to_owned()),
+        Key::Double(_) => return None,
+    }];
+    if rng.random_bool(0.7) {
+        keys.clear();
+    }
+    for version in prepared.versions.values() {
+        if keys.is_empty() || (rng.random_bool(0.2) && !keys.contains(&version.key)) {
+            keys.push(version.key.clone());
+        }
+    }
+    Some(keys)
+}
+
+/// `id IN (keys)`, as the state takes it.
+fn naming(table: &FeatureTable, keys: &[Key]) -> KeyFilter {
+    let literals = keys.iter().map(|key| match key {
+        Key::Integer(key) => lit(*key),
+        Key::Text(key) => lit(ScalarValue::Utf8View(Some(key.clone()))),
+        Key::Double(key) => lit(*key),
+    });
+    let name = table.state_schema.field(ID).name();
+    let filter = ident(name).in_list(literals.collect(), false);
+    let session = SessionContext::new();
+    physical(table, &[filter], &session.state())
+        .unwrap()
+        .unwrap()
 }
 
 fn sorted(plan: Arc<dyn ExecutionPlan>, ordering: LexOrdering) -> Arc<dyn ExecutionPlan> {

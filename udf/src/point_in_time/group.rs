@@ -12,6 +12,7 @@ use datafusion::physical_plan::PhysicalExpr;
 use datafusion::physical_plan::metrics::{Count, ExecutionPlanMetricsSet, MetricBuilder};
 use featureflight_catalog::listing::{EventRange, FileList};
 use featureflight_catalog::scan::files::ScanMetrics;
+use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::FileReader;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant};
@@ -133,16 +134,27 @@ impl Group {
         let scratch = memory.new_empty();
         let slot = size_of::<(Place, u32)>() + size_of::<Place>() + size_of::<u32>();
         scratch.try_grow(cells_memory(index.cells()) + index.slots() * slot)?;
-        let history = self.reachable(&index, &metrics)?;
+        let reach = self.reach(&index)?;
+        let history = self.reachable(reach, &metrics);
         let mut cuts = Cuts::from(self.clocks);
         if let KnownAt::Constant(at) = self.known_at {
             cuts = cuts.known(self.known_by, at);
         }
+        // Of no use to rank versions by, but no version known later can match.
+        let known = match index.last_cut() {
+            Some(last) => cuts.known(self.known_by, last),
+            None => cuts,
+        };
+        let prune = Prune {
+            event_time: reach,
+            keys: index.keys.sorted().map(|keys| Arc::new(keys) as _),
+            ..known.prune()
+        };
         let entered = metrics.versions_entered.clone();
         index.clear();
         let probe = Arc::new(Probe::new(index, cuts, self.known_by, tasks, entered));
         let columns = rank::columns(self.table.record_identifier);
-        pass(&history, &columns, tasks, &probe, &metrics.pass).await?;
+        pass(&history, &columns, prune, tasks, &probe, &metrics.pass).await?;
         let (places, winner_of_slot) = self.winners(&probe)?;
         drop((probe, scratch));
 
@@ -221,10 +233,10 @@ impl Group {
         })
     }
 
-    /// The files that may hold a version for some slot: none for a spine without slots.
-    fn reachable(&self, index: &SpineIndex, metrics: &GroupMetrics) -> Result<History> {
+    /// When the versions happened that may match some slot: never, for a spine without slots.
+    fn reach(&self, index: &SpineIndex) -> Result<EventRange> {
         let times = (0..index.slots()).map(|slot| index.time(slot));
-        let range = match (times.clone().min(), times.max()) {
+        Ok(match (times.clone().min(), times.max()) {
             (Some(first), Some(last)) => EventRange {
                 from: self.max_age.map(|age| before(first, age)).transpose()?,
                 to: Some(self.clocks.valid.map_or(last, |valid| valid.min(last))),
@@ -233,14 +245,18 @@ impl Group {
                 from: Some(Instant::from_micros(1)),
                 to: Some(Instant::from_micros(0)),
             },
-        };
-        let files = self.files.prune(range);
+        })
+    }
+
+    /// The files that may hold a version within `reach`.
+    fn reachable(&self, reach: EventRange, metrics: &GroupMetrics) -> History {
+        let files = self.files.prune(reach);
         metrics.pass.files.count_list(&files);
-        Ok(History {
+        History {
             table: Arc::clone(&self.table),
             reader: Arc::clone(&self.reader),
             files: files.files.into(),
-        })
+        }
     }
 
     /// The distinct places of the winners, sorted, and for each slot the position of its winner

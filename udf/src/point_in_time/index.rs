@@ -274,6 +274,11 @@ impl SpineIndex {
         self.cuts[slot]
     }
 
+    /// The latest of the rows' own cuts.
+    pub(crate) fn last_cut(&self) -> Option<Instant> {
+        self.cuts.iter().copied().max()
+    }
+
     /// Whether rows bring their own cuts, so that [`Self::enter`] looks at what was known when.
     pub(crate) fn rows_have_cuts(&self) -> bool {
         !self.cuts.is_empty()

@@ -1,6 +1,8 @@
 //! Constant cuts: what a version must pass before it is ranked.
 
 use featureflight_catalog::Instant;
+use featureflight_catalog::listing::EventRange;
+use featureflight_catalog::scan::prune::Prune;
 
 use crate::clock::Clocks;
 use crate::point_in_time::node::KnownBy;
@@ -34,6 +36,19 @@ impl Cuts {
         };
         *bound = Some(bound.map_or(at, |bound| bound.min(at)));
         self
+    }
+
+    /// What rules versions out that are not admitted.
+    pub(crate) fn prune(&self) -> Prune {
+        Prune {
+            event_time: EventRange {
+                from: None,
+                to: self.event_time,
+            },
+            write_time_at_most: self.write_time,
+            api_invocation_time_at_most: self.api_invocation_time,
+            keys: None,
+        }
     }
 
     pub(crate) fn admit(&self, version: &Rank) -> bool {

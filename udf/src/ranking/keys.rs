@@ -14,6 +14,7 @@ use std::ops::Range;
 
 use arrow::array::{Array, AsArray, Float64Array, Int64Array, StringViewArray};
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
+use featureflight_catalog::scan::prune::SortedKeys;
 use featureflight_catalog::{Error, Kind, Result};
 use foldhash::fast::RandomState;
 
@@ -151,6 +152,9 @@ pub(crate) struct KeyIndex<P = ()> {
 }
 
 const FEWEST: usize = 16;
+
+/// Keys of which some is in nearly every row group, unless histories are sorted by key.
+const MOST_SORTED: usize = 1 << 16;
 
 fn tag(hash: u64) -> u32 {
     (hash >> 32) as u32
@@ -294,6 +298,24 @@ impl<P: Copy + Default> KeyIndex<P> {
                 entry.payload = payload(entry.number);
             }
         }
+    }
+
+    /// The keys, to look for in statistics; `None` when they are too many for that to pay.
+    pub(crate) fn sorted(&self) -> Option<SortedKeys> {
+        if self.len() > MOST_SORTED {
+            return None;
+        }
+        Some(match &self.store {
+            Store::Integer(values) => SortedKeys::integers(values.clone()),
+            Store::Double(values) => {
+                SortedKeys::doubles(values.iter().map(|bits| f64::from_bits(*bits)).collect())
+            }
+            Store::Text(arena, ends) => {
+                let text = |number| str::from_utf8(Store::text(arena, ends, number)).ok();
+                let texts = (0..ends.len()).map(|number| text(number).map(Box::from));
+                SortedKeys::texts(texts.collect::<Option<_>>()?)
+            }
+        })
     }
 
     /// Bytes held.

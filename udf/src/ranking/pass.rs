@@ -8,6 +8,7 @@ use datafusion::error::Result;
 use datafusion::physical_plan::metrics::Count;
 use featureflight_catalog::listing::DataFile;
 use featureflight_catalog::scan::files::ScanMetrics;
+use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::{Columns, FileReader, VersionBatch};
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant};
@@ -62,7 +63,7 @@ impl History {
 }
 
 /// Shows every batch of every file to `visitor`, the newest files first, but for those it does not
-/// want any more. Files are opened ahead and dealt to `tasks` tasks. Ends with the first error;
+/// want any more and row groups that `prune` rules out. Files are opened ahead and dealt to `tasks` tasks. Ends with the first error;
 /// dropping the future ends the tasks.
 ///
 /// # Errors
@@ -70,6 +71,7 @@ impl History {
 pub(crate) async fn pass<V: Visit>(
     history: &History,
     columns: &Columns,
+    prune: Prune,
     tasks: usize,
     visitor: &Arc<V>,
     metrics: &PassMetrics,
@@ -92,6 +94,7 @@ pub(crate) async fn pass<V: Visit>(
     let streams = history
         .reader
         .open_many(&history.table, files, columns, &metrics.files)
+        .pruning(prune)
         .wanted(wants)
         .streams(tasks.clamp(1, history.files.len().max(1)));
     let mut running = JoinSet::new();

@@ -7,6 +7,7 @@ use arrow::datatypes::SchemaRef;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::PhysicalExpr;
+use featureflight_catalog::scan::prune::SortedKeys;
 use featureflight_catalog::scan::versions::VersionBatch;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant};
@@ -24,8 +25,8 @@ use crate::ranking::rank::{Rank, Ranks};
 pub(crate) struct KeyFilter {
     pub(crate) schema: SchemaRef,
     pub(crate) predicate: Arc<dyn PhysicalExpr>,
-    /// How many records can pass, where the predicate names them.
-    pub(crate) most: Option<usize>,
+    /// The records that can pass, where the predicate names them.
+    pub(crate) keys: Option<Arc<SortedKeys>>,
 }
 
 impl KeyFilter {
@@ -143,7 +144,8 @@ impl Visit for Best {
 
     /// The predicate names the records, and each has a newer version.
     fn is_settled(&self, bound: Instant) -> bool {
-        let Some(most) = self.filter.as_ref().and_then(|filter| filter.most) else {
+        let keys = self.filter.as_ref().and_then(|filter| filter.keys.as_ref());
+        let Some(most) = keys.map(|keys| keys.len()) else {
             return false;
         };
         let mut records = 0;

@@ -33,12 +33,14 @@ use datafusion::physical_plan::{
 use featureflight_catalog::listing::FileList;
 use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::history::ScanContext;
+use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::VersionBatch;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::clock::Clocks;
+use crate::ranking::cuts::Cuts;
 use crate::ranking::fetch::{Place, by_file, fetch};
 use crate::ranking::pass::{History, OPEN_FILES, PassMetrics, pass};
 use crate::ranking::rank;
@@ -141,12 +143,19 @@ impl StateExec {
         let records = counter("records");
         let tasks = context.session_config().target_partitions();
         let (history, filter) = (self.history.clone(), self.filter.clone());
-        let cuts = self.clocks.into();
+        let cuts = Cuts::from(self.clocks);
+        let prune = Prune {
+            keys: filter
+                .as_ref()
+                .and_then(|filter| filter.keys.clone())
+                .map(|keys| keys as _),
+            ..cuts.prune()
+        };
         async move {
             let table = Arc::clone(&history.table);
             let best = Arc::new(Best::try_new(&table, cuts, filter, tasks, reservation)?);
             let columns = rank::columns(table.record_identifier);
-            pass(&history, &columns, tasks, &best, &metrics).await?;
+            pass(&history, &columns, prune, tasks, &best, &metrics).await?;
             let (places, memory) = best.winners()?;
             records.add(places.len());
             Ok(Winners {

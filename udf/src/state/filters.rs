@@ -2,16 +2,18 @@
 
 use std::sync::Arc;
 
+use arrow::compute::cast;
 use arrow::datatypes::{DataType, Schema};
 use datafusion::catalog::Session;
-use datafusion::common::DFSchema;
 use datafusion::common::tree_node::TreeNode;
+use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
 use datafusion::physical_plan::PhysicalExpr;
 use featureflight_catalog::Error;
+use featureflight_catalog::scan::prune::SortedKeys;
 use featureflight_catalog::table::FeatureTable;
 
 use crate::state::best::KeyFilter;
@@ -62,19 +64,25 @@ pub(crate) fn physical(
     let schema = Arc::new(Schema::new(vec![field]));
     let predicate =
         session.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    let most = named_keys(&predicate);
+    let keys = named_keys(&predicate);
     Ok(Some(KeyFilter {
         schema,
         predicate,
-        most,
+        keys,
     }))
 }
 
-/// How many records can pass a predicate that names them.
-fn named_keys(predicate: &Arc<dyn PhysicalExpr>) -> Option<usize> {
-    let guarantees = LiteralGuarantee::analyze(predicate).into_iter();
-    guarantees
+/// The records that can pass a predicate that names them.
+fn named_keys(predicate: &Arc<dyn PhysicalExpr>) -> Option<Arc<SortedKeys>> {
+    let fewest = LiteralGuarantee::analyze(predicate)
+        .into_iter()
         .filter(|guarantee| guarantee.guarantee == Guarantee::In)
-        .map(|guarantee| guarantee.literals.len())
-        .min()
+        .map(|guarantee| guarantee.literals)
+        .min_by_key(std::collections::HashSet::len)?;
+    let keys = ScalarValue::iter_to_array(fewest).ok()?;
+    let keys = match keys.data_type() {
+        DataType::Utf8 | DataType::LargeUtf8 => cast(&keys, &DataType::Utf8View).ok()?,
+        _ => keys,
+    };
+    SortedKeys::from_array(&keys).map(Arc::new)
 }

@@ -1,8 +1,8 @@
 //! `features.g`: the state of a feature group under two clocks, one row per record.
 
-mod best;
+pub(crate) mod best;
 pub(crate) mod exec;
-mod filters;
+pub(crate) mod filters;
 mod once;
 #[cfg(test)]
 mod tests;
