@@ -1,78 +1,70 @@
 #!/usr/bin/env python3
-"""Runs our side of the table over a folder that make_history.py wrote, into a Parquet file.
+"""Runs one statement through a fresh server and ADBC, over a folder that make_history.py wrote, into a Snappy Parquet file.
 
-    ours.py pit|state DIR OUT      needs FEATUREFLIGHT_BIN (a release build), adbc-driver-flightsql, pyarrow
+    ours.py DIR SQL OUT [--matched visits] [--memory-limit-mb N] [--s3 URL]
 
-Starts a fresh `featureflight serve`, sends one statement through ADBC and writes the batches as they
-arrive. The spine is served as a raw table: a Glue table is put beside the feature group's JSON.
-Prints one JSON line: engine, seconds (statement sent to file closed), peak_rss_mb of the server and
-client_peak_rss_mb, rows, matched.
+Needs FEATUREFLIGHT_BIN (a release build), adbc-driver-flightsql, pyarrow. Prints one JSON line: engine, seconds (statement
+sent to file closed), peak_rss_mb of the server and client_peak_rss_mb, rows, matched.
 """
+import argparse
 import json
 import os
-import pathlib
 import re
-import resource
-import shutil
 import subprocess
-import sys
 import time
 
-QUERIES = {
-    "pit": "SELECT * FROM point_in_time_join(TABLE(bench.spine), 'customers')",
-    "state": "SELECT * FROM features.customers",
-}
+import adbc_driver_flightsql.dbapi as flightsql
+import pyarrow.parquet as pq
+
+from peers import peak_rss_mb
 
 
-def share_spine(folder):
-    """Makes DIR/spine.parquet readable as bench.spine while the server runs; the peers read every
-    Parquet file below warehouse/s3, so it does not stay there."""
-    target = folder / "warehouse/s3/bench-spine/spine.parquet"
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copy(folder / "spine.parquet", target)
-    tables = folder / "warehouse/glue-tables"
-    tables.mkdir(exist_ok=True)
-    (tables / "spine.json").write_text(json.dumps({"Table": {
-        "DatabaseName": "bench", "Name": "spine", "TableType": "EXTERNAL_TABLE",
-        "StorageDescriptor": {
-            "Columns": [{"Name": "customer_id", "Type": "string"}, {"Name": "ts", "Type": "timestamp"},
-                        {"Name": "label", "Type": "bigint"}],
-            "Location": "s3://warehouse/bench-spine/",
-            "SerdeInfo": {
-                "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe"},
-        }}}))
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("folder")
+    p.add_argument("sql")
+    p.add_argument("out")
+    p.add_argument("--matched", default="visits", help="the column whose values are counted")
+    p.add_argument("--memory-limit-mb", type=int)
+    p.add_argument("--s3", help="endpoint to read the files from, instead of the folder")
+    return p.parse_args()
+
+
+def environment(a):
+    settings = {"ENGINE__TARGET_PARTITIONS": "2", "CATALOG__KIND": "files", "CATALOG__DIRECTORY": f"{a.folder}/warehouse"}
+    if a.memory_limit_mb:
+        settings["ENGINE__MEMORY_LIMIT"] = f"{a.memory_limit_mb}MiB"
+    if a.s3:
+        settings["STORAGE__KIND"] = "aws"
+    else:
+        settings |= {"STORAGE__KIND": "warehouse", "STORAGE__DIRECTORY": f"{a.folder}/warehouse"}
+    return os.environ | {f"FEATUREFLIGHT__{key}": value for key, value in settings.items()}
 
 
 def main():
-    what, folder, out = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3]
-    share_spine(folder)
+    a = arguments()
     server = subprocess.Popen(
-        [os.environ["FEATUREFLIGHT_BIN"], "serve", "--warehouse", str(folder / "warehouse"),
-         "--listen", "127.0.0.1:0"],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        [os.environ["FEATUREFLIGHT_BIN"], "serve", "--listen", "127.0.0.1:0"],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment(a))
     try:
         uri = next(found.group(1) for line in server.stdout
                    if (found := re.search(r"listening on (grpc://\S+)", line)))
-        import adbc_driver_flightsql.dbapi as flightsql
-        import pyarrow.parquet as pq
         started = time.monotonic()
         with flightsql.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
-            cursor.execute(QUERIES[what])
+            cursor.execute(a.sql)
             reader = cursor.fetch_record_batch()
-            with pq.ParquetWriter(out, reader.schema) as writer:
+            with pq.ParquetWriter(a.out, reader.schema) as writer:
                 for batch in reader:
                     writer.write_batch(batch)
         seconds = time.monotonic() - started
-        status = pathlib.Path(f"/proc/{server.pid}/status").read_text()
-        peak = int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) / 1024
+        peak = peak_rss_mb(server.pid)
     finally:
         server.terminate()
         server.wait()
-        shutil.rmtree(folder / "warehouse/s3/bench-spine")
-    column = pq.read_table(out, columns=["visits"]).column("visits")
+    column = pq.read_table(a.out, columns=[a.matched]).column(a.matched)
     print(json.dumps({
-        "engine": f"featureflight {what}", "seconds": round(seconds, 2), "peak_rss_mb": round(peak),
-        "client_peak_rss_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "engine": "featureflight over Flight", "seconds": round(seconds, 3), "peak_rss_mb": peak,
+        "client_peak_rss_mb": peak_rss_mb(),
         "rows": len(column), "matched": len(column) - column.null_count}))
 
 

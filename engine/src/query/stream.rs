@@ -29,6 +29,8 @@ const AHEAD: usize = 2;
 #[derive(Debug)]
 pub struct ResultStream {
     pub schema: SchemaRef,
+    /// The operators at work, for their metrics; none where the rows were there already.
+    pub plan: Option<Arc<dyn ExecutionPlan>>,
     messages: mpsc::Receiver<Message>,
     finished: bool,
 }
@@ -87,10 +89,15 @@ pub(crate) enum Rows {
 pub(crate) fn start(run: Run) -> ResultStream {
     let (sender, messages) = mpsc::channel(AHEAD);
     let schema = Arc::clone(&run.query.schema);
+    let plan = match &run.rows {
+        Rows::Ready(_) => None,
+        Rows::Plan(plan, _) => Some(Arc::clone(plan)),
+    };
     // The line at the query's end belongs to the call that asked for it.
     tokio::spawn(drive(run, sender).in_current_span());
     ResultStream {
         schema,
+        plan,
         messages,
         finished: false,
     }

@@ -1,0 +1,21 @@
+"""The benchmarks at a tiny scale: they run, and the answers of ours are those of the oracle. Speed is not looked at."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "benches"))
+import cases  # noqa: E402
+
+
+def test_answers(tmp_path):
+    bench = pathlib.Path(os.environ["FEATUREFLIGHT_TEST_TOOLS"]) / "featureflight-benches"
+    done = subprocess.run(
+        [sys.executable, ROOT / "benches" / "run.py", "--dir", tmp_path, "--scale", "0.001", "--rounds", "1"],
+        capture_output=True, text=True, env=os.environ | {"FEATUREFLIGHT_BENCH": str(bench)})
+    print(done.stdout, done.stderr)
+    assert done.returncode == 0
+    assert done.stdout.count("answers: checked") == sum(case.kind != "wire" for case in cases.CASES)
+    assert "failed" not in done.stdout
