@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Checks answers of ours against DuckDB SQL that says what the answer is: every version ranked by event time, api invocation
-time, write time, object and row, all descending, after all cuts; the winner counts unless it is a tombstone.
+"""Checks answers of ours against DuckDB SQL that says what the answer is: versions are numbered by event time, api invocation
+time, write time, object and row; the one with the greatest number that no cut leaves out counts, unless it is a tombstone.
 
 For a join the number of rows and the spine's columns are checked on the whole answer, and the features of a sample of the
 spine's rows (all of them where there are few); a state is checked whole. The oracle's answers are kept beside the data.
@@ -15,8 +15,8 @@ import duckdb
 
 import cases
 
-RANK = "et DESC, api_invocation_time DESC, write_time DESC, filename DESC, file_row_number DESC"
-SAMPLE = 20_000
+RANK = "et, api_invocation_time, write_time, filename, file_row_number"
+SAMPLE = 100_000
 
 
 class Wrong(Exception):
@@ -29,15 +29,18 @@ def connect(folder):
     return c
 
 
-def history(c, folder, group):
-    """The versions of a group as SQL, and its features."""
+def versions(c, folder, group, keys):
+    """The numbered versions of the records among `keys` (SQL), and the group's features."""
     [data] = cases.history_folders(folder, [group])
     files = f"read_parquet('{data}/**/*.parquet', hive_partitioning=false, filename=true, file_row_number=true)"
     columns = c.execute(f"DESCRIBE SELECT * FROM {files}").fetchall()
     text = next(kind for name, kind, *_ in columns if name == "event_time") == "VARCHAR"
     et = "event_time::TIMESTAMPTZ" if text else "make_timestamp(round(event_time * 1e6)::BIGINT)::TIMESTAMPTZ"
     skipped = ("customer_id", "event_time", "write_time", "api_invocation_time", "is_deleted", "filename", "file_row_number")
-    return f"SELECT *, {et} AS et FROM {files}", [name for name, *_ in columns if name not in skipped]
+    features = [name for name, *_ in columns if name not in skipped]
+    return f"""(
+        SELECT customer_id, et, is_deleted, {', '.join(features)}, row_number() OVER (ORDER BY {RANK}) AS number
+        FROM (SELECT *, {et} AS et FROM {files} WHERE customer_id IN ({keys})))""", features
 
 
 def join_sql(c, case, folder):
@@ -46,26 +49,26 @@ def join_sql(c, case, folder):
     sample = f"WHERE hash(label) % {rows // SAMPLE} = 0" if rows >= 2 * SAMPLE else ""
     parts, columns, joins = [f"s AS (SELECT * FROM '{spine}' {sample})"], ["s.*"], ""
     for i, group in enumerate(case.groups):
-        versions, features = history(c, folder, group)
+        numbered, features = versions(c, folder, group, "SELECT customer_id FROM s")
         prefix = f"{group}__" if len(case.groups) > 1 else ""
         age = f"AND h.et >= s.ts - INTERVAL {case.max_age_days} DAY" if case.max_age_days else ""
-        parts.append(f"""
-            g{i} AS (SELECT * FROM (
-              SELECT s.label, h.*, row_number() OVER (PARTITION BY s.label ORDER BY {RANK}) AS rank
-              FROM s JOIN ({versions}) h ON s.customer_id = h.customer_id AND h.et <= s.ts {age})
-            WHERE rank = 1 AND NOT is_deleted)""")
-        columns += [f"g{i}.{feature} AS {prefix}{feature}" for feature in features]
-        joins += f" LEFT JOIN g{i} ON g{i}.label = s.label"
+        parts += [f"h{i} AS MATERIALIZED {numbered}", f"""
+            w{i} AS (SELECT s.label, max(h.number) AS number FROM s JOIN h{i} h
+                     ON s.customer_id = h.customer_id AND h.et <= s.ts {age} GROUP BY s.label)"""]
+        columns += [f"h{i}.{feature} AS {prefix}{feature}" for feature in features]
+        joins += (f" LEFT JOIN w{i} ON w{i}.label = s.label"
+                  f" LEFT JOIN h{i} ON h{i}.number = w{i}.number AND NOT h{i}.is_deleted")
     return f"WITH {', '.join(parts)} SELECT {', '.join(columns)} FROM s {joins}"
 
 
 def state_sql(c, case, folder):
-    versions, features = history(c, folder, "customers")
-    keys = f"WHERE customer_id IN (SELECT customer_id FROM '{cases.raw(folder, case.keys)}')" if case.keys else ""
+    [data] = cases.history_folders(folder, ["customers"])
+    keys = f"FROM '{cases.raw(folder, case.keys)}'" if case.keys else f"FROM '{data}/**/*.parquet'"
+    numbered, features = versions(c, folder, "customers", f"SELECT customer_id {keys}")
     return f"""
-        SELECT customer_id, et AS event_time, {', '.join(features)} FROM (
-          SELECT *, row_number() OVER (PARTITION BY customer_id ORDER BY {RANK}) AS rank FROM ({versions}) {keys})
-        WHERE rank = 1 AND NOT is_deleted"""
+        WITH h AS MATERIALIZED {numbered},
+             w AS (SELECT max(number) AS number FROM h GROUP BY customer_id)
+        SELECT customer_id, et AS event_time, {', '.join(features)} FROM h JOIN w USING (number) WHERE NOT is_deleted"""
 
 
 def check(case, folder, answer):
