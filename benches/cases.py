@@ -52,7 +52,10 @@ CASES = [
     Case("lookup-in", "state of 10,000 keys, by a list", kind="state", keys="lookup", peers=("duckdb_state",),
          sql="SELECT * FROM features.customers WHERE customer_id IN ({keys})"),
     Case("s3", "point-in-time join over S3, 20 ms per request", JOIN, s3=True, floor=False),
-    Case("wire", "a result over Flight SQL against arrow-flight's own DoGet from memory", "SELECT * FROM bench.spine", kind="wire"),
+    Case("wire", "numbers over Flight SQL against arrow-flight's own DoGet from memory", kind="wire",
+         sql="SELECT value AS a, value + 1 AS b, value * 2 AS c, value::double AS d FROM generate_series(1, {rows})"),
+    Case("wire-table", "a raw table over Flight SQL against arrow-flight's own DoGet from memory", kind="wire",
+         sql="SELECT * FROM bench.{spine}"),
 ]
 
 

@@ -124,7 +124,8 @@ class Bench:
 
     def wire(self, case, folder):
         figures = self.process([self.bench, "flight", "--threads", THREADS, "--warehouse", folder / "warehouse",
-                                "--sql", case.sql.format(spine=case.spine), "--rounds", max(3, self.options.rounds)])
+                                "--sql", case.sql.format(spine=case.spine, rows=round(4_000_000 * self.options.scale)),
+                                "--rounds", max(9, self.options.rounds)])
         self.keep(case, "flight", figures)
         if "failed" in figures:
             return self.failed(case, figures["failed"])
