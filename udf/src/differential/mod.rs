@@ -344,7 +344,11 @@ fn names(rng: &mut StdRng, prepared: &Prepared) -> Option<Vec<Key>> {
     if rng.random_bool(0.7) {
         keys.clear();
     }
-    let versions = prepared.history.files.iter().flat_map(|file| &file.versions);
+    let versions = prepared
+        .history
+        .files
+        .iter()
+        .flat_map(|file| &file.versions);
     for version in versions {
         if keys.is_empty() || (rng.random_bool(0.2) && !keys.contains(&version.key)) {
             keys.push(version.key.clone());

@@ -242,3 +242,43 @@ impl Visit for Probe {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::StringViewArray;
+    use arrow::datatypes::DataType;
+    use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
+
+    use super::*;
+    use crate::point_in_time::index::SpineRows;
+
+    #[test]
+    fn what_is_settled_for_an_earlier_bound_is_not_for_a_later_one() {
+        let at = Instant::from_micros;
+        let mut rows = SpineRows::try_new(&DataType::Utf8View).unwrap();
+        let keys = StringViewArray::from(vec!["a", "b"]);
+        rows.push(&keys, &[Some(at(1_000)), Some(at(1_000))], None)
+            .unwrap();
+        let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+        let memory = MemoryConsumer::new("test").register(&pool);
+        let (index, _) = SpineIndex::new(rows, &memory).unwrap();
+        let index = Arc::new(index);
+        let entered = Count::new();
+        let probe = Probe::new(
+            Arc::clone(&index),
+            Cuts::default(),
+            KnownBy::WriteTime,
+            1,
+            entered,
+        );
+        index.entered(0, at(500));
+        assert!(!probe.is_settled(at(400)), "b has no version");
+        index.entered(1, at(700));
+        assert!(
+            !probe.is_settled(at(600)),
+            "files opened ahead are asked about again"
+        );
+        assert!(probe.is_settled(at(400)));
+        assert!(!probe.is_settled(at(600)));
+    }
+}

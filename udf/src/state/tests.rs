@@ -351,3 +351,33 @@ async fn a_limit_finds_the_same_rows_again() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_lookup_ends_when_the_named_records_are_settled() {
+    let store = days().await;
+    let old = ("B", 4 * 86_400 + 60, Some("x"), 0, 0, false);
+    let file = File {
+        key: "year=1970/month=01/day=05/hour=00/x.parquet".to_owned(),
+        versions: versions(&[old]),
+    };
+    write(&store, &[file]).await;
+    for (named, found, probed) in [
+        ("'A'", vec!["c"], 1),
+        // Statistics rule out the files that lack B, and those that only have B.
+        ("'B'", vec!["x"], 1),
+        ("'A', 'B'", vec!["c", "x"], 3),
+        ("'A', 'nobody'", vec!["c"], 3),
+    ] {
+        let context = context(&store, Clocks::default(), 1).await;
+        let sql = format!("SELECT text FROM customers WHERE id IN ({named})");
+        let frame = context.sql(&sql).await.unwrap();
+        let plan = frame.create_physical_plan().await.unwrap();
+        let batches = collect(Arc::clone(&plan), task_context(1, 8))
+            .await
+            .unwrap();
+        assert_eq!(lines(&batches), found, "{named}");
+        let metrics = state_exec(&plan).metrics().unwrap();
+        let probes = metrics.sum_by_name("versions_probed").unwrap().as_usize();
+        assert_eq!(probes, probed, "{named}");
+    }
+}
