@@ -32,7 +32,7 @@ S3_KEYS = {"AWS_ACCESS_KEY_ID": "bench", "AWS_SECRET_ACCESS_KEY": "bench", "AWS_
            "AWS_EC2_METADATA_DISABLED": "true"}
 
 
-def arguments():
+def arguments(given=None):
     cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--dir", type=pathlib.Path, default=cache / "featureflight" / "bench-data",
@@ -43,7 +43,7 @@ def arguments():
     p.add_argument("--engine", action="append", help=f"repeatable; default: all. '{OURS}', '{FLIGHT}', {FLOOR}, duckdb, ...")
     p.add_argument("--timeout", type=int, default=900, help="seconds for one run")
     p.add_argument("--json", type=pathlib.Path, help="append every measurement to this file, one JSON line each")
-    return p.parse_args()
+    return p.parse_args(given)
 
 
 class Bench:

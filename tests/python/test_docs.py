@@ -7,6 +7,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 
 import pytest
@@ -109,6 +110,11 @@ def test_command(words, server, desk):
     match [word.replace(ADDRESS, server.uri) for word in words]:
         case ["tests/run"]:
             pytest.skip("it is what runs this test")
+        case ["benches/run", *arguments]:
+            sys.path.insert(0, str(ROOT / "benches"))
+            import run as benches  # test_benches.py measures something.
+            benches.arguments(arguments)
+            return
         case ["featureflight", *arguments] | ["cargo", "run", "--release", "--", *arguments]:
             pass
         case _:
