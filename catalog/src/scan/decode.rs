@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 
 use super::fetch::Object;
 use super::footer::{Footer, Piece};
+use super::prune::LeftOut;
 
 /// Rows per batch.
 pub(crate) const BATCH_ROWS: usize = 8_192;
@@ -50,8 +51,7 @@ pub(crate) struct Rows {
 pub(crate) struct FileScan {
     source: Source,
     selection: Option<RowSelection>,
-    /// Per row group whether it is left out; absent when none is.
-    left_out: Option<Vec<bool>>,
+    left_out: Option<LeftOut>,
     next_group: usize,
     next_row: u64,
     group: Option<Group>,
@@ -106,8 +106,8 @@ impl FileScan {
         }
     }
 
-    /// Leaves out row groups, one flag for each; the positions of the other rows stay.
-    pub(crate) fn leave_out(&mut self, groups: Vec<bool>) {
+    /// Leaves out row groups; the positions of the other rows stay.
+    pub(crate) fn leave_out(&mut self, groups: LeftOut) {
         self.left_out = Some(groups);
     }
 
@@ -143,7 +143,9 @@ impl FileScan {
                 .map(|selection| selection.split_off(rows));
             let wanted = selected.as_ref().map_or(rows, RowSelection::row_count);
             let first_row = *next_row;
-            let left_out = left_out.as_ref().is_some_and(|groups| groups[index]);
+            let left_out = left_out
+                .as_ref()
+                .is_some_and(|groups| groups.contains(index));
             if wanted > 0 && !left_out {
                 *group = Some(
                     source

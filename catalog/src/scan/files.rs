@@ -41,6 +41,9 @@ pub struct ScanMetrics {
     pub row_groups_pruned: Count,
     /// Files left out whole for it: nothing but the footer was read.
     pub files_pruned_by_statistics: Count,
+    /// Row groups, and whole files, that statistics left and bloom filters ruled out.
+    pub row_groups_pruned_by_bloom_filter: Count,
+    pub files_pruned_by_bloom_filter: Count,
 }
 
 impl ScanMetrics {
@@ -58,6 +61,8 @@ impl ScanMetrics {
             bytes_scanned: counter("bytes_scanned"),
             row_groups_pruned: counter("row_groups_pruned"),
             files_pruned_by_statistics: counter("files_pruned_by_statistics"),
+            row_groups_pruned_by_bloom_filter: counter("row_groups_pruned_by_bloom_filter"),
+            files_pruned_by_bloom_filter: counter("files_pruned_by_bloom_filter"),
         }
     }
 

@@ -1,5 +1,5 @@
-//! Leaves out what cannot matter: row groups of which the statistics in the footer prove that no
-//! version passes.
+//! Leaves out what cannot matter: row groups of which the statistics in the footer, or bloom
+//! filters, prove that no version passes.
 //!
 //! Only proofs count. A bound that is missing, that is not a number, or that was written under an
 //! order other than the one it is read by proves nothing; nor does any statistic of a column that
@@ -16,6 +16,7 @@
 //! `2026-01-01T11:00:00Z`, and fourteen hours before both. So bounds count as a day wider, which
 //! is what the hour folders prove already; it helps where files lie beside those.
 
+mod bloom;
 mod keys;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::listing::EventRange;
 use crate::model::{FeatureType, SYSTEM_COLUMNS};
 use crate::table::{EventTimeForm, FeatureTable};
 
+use super::files::ScanMetrics;
 use super::footer::Footer;
 
 pub use keys::SortedKeys;
@@ -135,6 +137,46 @@ pub struct FileBounds {
     pub api_invocation_time: Option<(Instant, Instant)>,
 }
 
+/// The row groups of a file that are left out, and why.
+#[derive(Debug)]
+pub(crate) struct LeftOut {
+    /// One flag for each row group; empty when all are read.
+    groups: Vec<bool>,
+    total: usize,
+    by_statistics: usize,
+    by_bloom_filter: usize,
+}
+
+impl LeftOut {
+    pub(crate) fn contains(&self, group: usize) -> bool {
+        self.groups.get(group).copied().unwrap_or(false)
+    }
+
+    fn add(&mut self, group: usize) {
+        self.groups.resize(self.total, false);
+        self.groups[group] = true;
+    }
+
+    /// Whether nothing of the file is left.
+    pub(crate) fn is_all(&self) -> bool {
+        self.total > 0 && self.by_statistics + self.by_bloom_filter == self.total
+    }
+
+    /// Counts the file as read or not, and its row groups.
+    pub(crate) fn count(&self, metrics: &ScanMetrics) {
+        metrics.row_groups_pruned.add(self.by_statistics);
+        let by_bloom_filter = &metrics.row_groups_pruned_by_bloom_filter;
+        by_bloom_filter.add(self.by_bloom_filter);
+        if !self.is_all() {
+            metrics.files_read.add(1);
+        } else if self.by_bloom_filter > 0 {
+            metrics.files_pruned_by_bloom_filter.add(1);
+        } else {
+            metrics.files_pruned_by_statistics.add(1);
+        }
+    }
+}
+
 /// Where the columns that statistics are kept of are in a file: root columns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Places {
@@ -168,14 +210,22 @@ pub(crate) struct GroupBounds<'a> {
 }
 
 impl GroupBounds<'_> {
-    /// Which row groups are left out, if any is.
-    pub(crate) fn left_out(&self, prune: &Prune) -> Option<Vec<bool>> {
-        if prune.is_none() {
-            return None;
+    /// Which row groups are left out for their statistics.
+    pub(crate) fn left_out(&self, prune: &Prune) -> LeftOut {
+        let groups = self.footer.reader.metadata().num_row_groups();
+        let mut left_out = LeftOut {
+            groups: Vec::new(),
+            total: groups,
+            by_statistics: 0,
+            by_bloom_filter: 0,
+        };
+        if !prune.is_none() {
+            for group in (0..groups).filter(|&group| !self.may_pass(group, prune)) {
+                left_out.add(group);
+                left_out.by_statistics += 1;
+            }
         }
-        let groups = 0..self.footer.reader.metadata().num_row_groups();
-        let left_out: Vec<bool> = groups.map(|group| !self.may_pass(group, prune)).collect();
-        left_out.contains(&true).then_some(left_out)
+        left_out
     }
 
     /// Of all row groups together.
@@ -331,10 +381,7 @@ impl GroupBounds<'_> {
             }
             _ => false,
         };
-        if !is_ordered
-            || self.footer.unchecked_text.contains(&root)
-            || !has_no_nulls(column, statistics)
-        {
+        if !is_ordered || !has_no_nulls(column, statistics) {
             return None;
         }
         let fields = self.footer.reader.schema().fields();

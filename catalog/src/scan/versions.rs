@@ -270,22 +270,18 @@ impl ReadRequest {
             footer: &footer,
             places: required.places(),
         };
-        let left_out = bounds.left_out(&self.prune);
+        let mut left_out = bounds.left_out(&self.prune);
+        if let Some(keys) = &self.prune.keys {
+            let (keys, tail) = (keys.as_ref(), tail.as_ref());
+            bounds
+                .rule_out(keys, &plan.roots, &object, tail, &mut left_out)
+                .await?;
+        }
+        left_out.count(&self.metrics);
         let consecutive = self.selection.is_none();
         let roots = plan.roots.clone();
         let mut scan = FileScan::new(object, footer, tail, roots, self.selection);
-        let mut is_read = true;
-        if let Some(groups) = left_out {
-            let count = groups.iter().filter(|&&left_out| left_out).count();
-            self.metrics.row_groups_pruned.add(count);
-            is_read = count < groups.len();
-            scan.leave_out(groups);
-        }
-        if is_read {
-            self.metrics.files_read.add(1);
-        } else {
-            self.metrics.files_pruned_by_statistics.add(1);
-        }
+        scan.leave_out(left_out);
         scan.load().await?;
         Ok(OpenFile {
             table: self.table,

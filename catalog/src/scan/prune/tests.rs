@@ -2,8 +2,8 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, ArrayRef, AsArray, BooleanArray, Float32Array, Float64Array, Int32Array, Int64Array,
-    RecordBatch, StringArray, StringViewArray, TimestampMillisecondArray, TimestampNanosecondArray,
-    UInt64Array,
+    RecordBatch, StringArray, StringViewArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray, TimestampNanosecondArray, UInt64Array,
 };
 use arrow::datatypes::{Field, Int64Type, Schema};
 use bytes::Bytes;
@@ -219,6 +219,15 @@ impl Outcome {
 
 /// Reads a file of a group whose identifier and event time are of these kinds.
 async fn read(kinds: (&str, &str), file: &Bytes, prune: &Prune) -> Outcome {
+    read_counted(kinds, file, prune, &ScanMetrics::unobserved()).await
+}
+
+async fn read_counted(
+    kinds: (&str, &str),
+    file: &Bytes,
+    prune: &Prune,
+    metrics: &ScanMetrics,
+) -> Outcome {
     let store = memory();
     put(&store, "f.parquet", file.clone()).await;
     let table = table(
@@ -226,14 +235,13 @@ async fn read(kinds: (&str, &str), file: &Bytes, prune: &Prune) -> Outcome {
         &[("Id", kinds.0), ("EventTime", kinds.1), ("Visits", "i")],
     );
     let listed = files(&table).await.remove(0);
-    let metrics = ScanMetrics::unobserved();
     let columns = Columns {
         features: vec![2],
         ..Columns::default()
     };
     let reader = Arc::new(FileReader::new(1 << 20));
     let run = reader
-        .open_many(&table, [(0, listed)], &columns, &metrics)
+        .open_many(&table, [(0, listed)], &columns, metrics)
         .pruning(prune.clone());
     let batches: Vec<_> = run.streams(1).remove(0).try_collect().await.expect("rows");
     let mut rows = Vec::new();
@@ -382,6 +390,26 @@ async fn bounds_that_are_no_numbers_prove_nothing() {
     let one_sided = Statistics::double(None, Some(9.0), None, Some(0), false);
     let file = restated(&file, ID, Some(&one_sided));
     assert_eq!(read(("f", "s"), &file, &prune).await.groups_pruned, 0);
+}
+
+#[tokio::test]
+async fn bounds_the_wrong_way_round_prove_nothing() {
+    let file = file_of(&[texts(&["b", "m"])], plain());
+    let turned = restated(&file, ID, Some(&bytes("m", "b", Some(0), false)));
+    for key in ["a", "c", "z"] {
+        let found = read(("s", "s"), &turned, &text_keys(&[key])).await;
+        assert_eq!(found, Outcome::new(0..2, 0), "{key}");
+    }
+    let turned = bytes("2026-03-31", "2026-01-31", Some(0), false);
+    let turned = restated(&file, EVENT_TIME, Some(&turned));
+    for (from, to) in [
+        ("", "2026-02-10"),
+        ("2026-02-20", "2026-02-21"),
+        ("2026-02-10", ""),
+    ] {
+        let found = read(("s", "s"), &turned, &events(from, to)).await;
+        assert_eq!(found, Outcome::new(0..2, 0), "{from} to {to}");
+    }
 }
 
 #[tokio::test]
@@ -795,29 +823,37 @@ async fn bounds_of_a_file_are_those_of_all_its_rows() {
         write_time: utc(at),
         ..texts(&vec!["a"; at.len()])
     };
-    let file = file_of(&[times(&[5, 9]), times(&[-7]), times(&[6])], plain());
-    let store = memory();
-    put(&store, "f.parquet", file).await;
-    let table = table(&store, &[("Id", "s"), ("EventTime", "s"), ("Visits", "i")]);
-    let file = files(&table).await.remove(0);
-    let reader = Arc::new(FileReader::new(1 << 20));
-    let metrics = ScanMetrics::unobserved();
-    let bounds = reader
-        .bounds(&table, &file, &metrics)
-        .await
-        .expect("bounds");
     let noon = at(NOON);
     let micros = Instant::from_micros;
-    assert_eq!(
-        bounds,
-        FileBounds {
-            rows: 4,
-            event_time: Some((at("2026-01-30"), at("2026-02-02"))),
-            write_time: Some((micros(-7), micros(9))),
-            api_invocation_time: Some((noon, noon)),
-        }
-    );
-    assert!(metrics.bytes_scanned.value() > 0);
+    let unknown =
+        write_times(TimestampMicrosecondArray::from(vec![None::<i64>]).with_timezone("UTC"));
+    for (groups, rows, write_time) in [
+        (
+            vec![times(&[5, 6]), times(&[-7]), times(&[6, 9])],
+            5,
+            Some((micros(-7), micros(9))),
+        ),
+        (vec![times(&[5]), unknown.clone()], 2, None),
+        (vec![unknown, times(&[5])], 2, None),
+    ] {
+        let store = memory();
+        put(&store, "f.parquet", file_of(&groups, plain())).await;
+        let table = table(&store, &[("Id", "s"), ("EventTime", "s")]);
+        let file = files(&table).await.remove(0);
+        let reader = Arc::new(FileReader::new(1 << 20));
+        let metrics = ScanMetrics::unobserved();
+        let bounds = reader.bounds(&table, &file, &metrics).await;
+        assert_eq!(
+            bounds.expect("bounds"),
+            FileBounds {
+                rows,
+                event_time: Some((at("2026-01-30"), at("2026-02-02"))),
+                write_time,
+                api_invocation_time: Some((noon, noon)),
+            }
+        );
+        assert!(metrics.bytes_scanned.value() > 0);
+    }
 }
 
 /// Whatever is left out has no row that passes, for random files and random wishes.
@@ -875,7 +911,12 @@ async fn nothing_that_passes_is_left_out() {
             });
             rows.extend(made);
         }
-        let file = file_of(&file_groups, plain());
+        let properties = if rng.random_bool(0.5) {
+            with_filters()
+        } else {
+            plain()
+        };
+        let file = file_of(&file_groups, properties);
         for _ in 0..4 {
             let mut bound = |share| {
                 rng.random_bool(share)
@@ -928,4 +969,279 @@ async fn nothing_that_passes_is_left_out() {
         }
     }
     assert!(pruned > 500 && kept > 500, "{pruned} left out, {kept} kept");
+}
+
+/// What bloom filters left of a file.
+async fn filtered(kind: &str, file: &Bytes, keys: SortedKeys) -> (Outcome, usize, usize) {
+    let metrics = ScanMetrics::unobserved();
+    let prune = super::tests::keys(keys);
+    let outcome = read_counted((kind, "s"), file, &prune, &metrics).await;
+    let row_groups = metrics.row_groups_pruned_by_bloom_filter.value();
+    (outcome, row_groups, metrics.bytes_scanned.value())
+}
+
+fn with_filters() -> WriterProperties {
+    WriterProperties::builder()
+        .set_column_bloom_filter_enabled("Id".into(), true)
+        .set_column_bloom_filter_max_ndv("Id".into(), 50)
+        .set_column_bloom_filter_fpp("Id".into(), 0.001)
+        .build()
+}
+
+fn ruled_out(rows: impl IntoIterator<Item = i64>) -> Outcome {
+    let mut outcome = Outcome::new(rows, 0);
+    outcome.files_pruned = 0;
+    outcome
+}
+
+#[tokio::test]
+async fn bloom_filters_rule_row_groups_out() {
+    let file = file_of(
+        &[texts(&["a", "z"]), texts(&["b", "y"]), texts(&["", "zz"])],
+        with_filters(),
+    );
+    let read = async |wanted: &[&str]| {
+        let wanted = SortedKeys::texts(wanted.iter().map(|&key| key.into()).collect());
+        let (outcome, row_groups, _) = filtered("s", &file, wanted).await;
+        (outcome, row_groups)
+    };
+    assert_eq!(read(&["b", "c"]).await, (ruled_out(2..4), 2));
+    assert_eq!(read(&["a", "zz"]).await, (Outcome::new([0, 1, 4, 5], 1), 0));
+    assert_eq!(read(&["c", "d"]).await, (ruled_out([]), 3));
+
+    let file = file_of(
+        &[
+            group(Int64Array::from(vec![-5, 5])),
+            group(Int64Array::from(vec![-4, 4])),
+        ],
+        with_filters(),
+    );
+    let (outcome, row_groups, _) = filtered("i", &file, SortedKeys::integers(vec![4])).await;
+    assert_eq!((outcome, row_groups), (ruled_out(2..4), 1));
+}
+
+#[tokio::test]
+async fn bloom_filters_hold_the_bits_of_doubles() {
+    let file = file_of(
+        &[
+            group(Float64Array::from(vec![-0.0, 9.0, -9.0])),
+            group(Float64Array::from(vec![0.0, 9.0, -9.0])),
+            group(Float64Array::from(vec![f64::NAN, 9.0, -9.0])),
+        ],
+        with_filters(),
+    );
+    for zero in [0.0, -0.0] {
+        let (outcome, row_groups, _) = filtered("f", &file, SortedKeys::doubles(vec![zero])).await;
+        assert_eq!((outcome, row_groups), (ruled_out(0..6), 1), "{zero}");
+    }
+    let wanted = SortedKeys::doubles(vec![f64::NAN]);
+    let (outcome, ..) = filtered("f", &file, wanted).await;
+    assert_eq!(outcome, ruled_out(0..9));
+    let (outcome, ..) = filtered("f", &file, SortedKeys::doubles(vec![4.5])).await;
+    assert_eq!(outcome, ruled_out([]));
+}
+
+#[tokio::test]
+async fn bloom_filters_of_other_writers_are_understood() {
+    let files: [(&str, [&'static [u8]; 2]); 3] = [
+        (
+            "i",
+            [
+                include_bytes!("testdata/duckdb_integers.parquet"),
+                include_bytes!("testdata/pyarrow_integers.parquet"),
+            ],
+        ),
+        (
+            "f",
+            [
+                include_bytes!("testdata/duckdb_doubles.parquet"),
+                include_bytes!("testdata/pyarrow_doubles.parquet"),
+            ],
+        ),
+        (
+            "s",
+            [
+                include_bytes!("testdata/duckdb_texts.parquet"),
+                include_bytes!("testdata/pyarrow_texts.parquet"),
+            ],
+        ),
+    ];
+    for (kind, files) in files {
+        for (file, writer) in files.into_iter().zip(["DuckDB", "PyArrow"]) {
+            let file = Bytes::from_static(file);
+            let mut missed = 0;
+            for number in 0..200_i64 {
+                let wanted = match kind {
+                    "i" => SortedKeys::integers(vec![number]),
+                    "f" => SortedKeys::doubles(vec![number as f64]),
+                    _ => SortedKeys::texts(vec![format!("customer-{number}").into()]),
+                };
+                let (outcome, ..) = filtered(kind, &file, wanted).await;
+                let is_there = number % 2 == 0;
+                let is_read = outcome.rows.len() == 500;
+                assert!(is_read || outcome.rows.is_empty());
+                assert!(is_read || !is_there, "{kind} {number} of {writer}");
+                missed += usize::from(is_read && !is_there);
+            }
+            assert!(
+                missed < 10,
+                "{missed} of {writer}'s {kind} were not ruled out"
+            );
+            // Statistics are understood too.
+            let beyond = match kind {
+                "i" => SortedKeys::integers(vec![200]),
+                "f" => SortedKeys::doubles(vec![200.0]),
+                _ => SortedKeys::texts(vec!["z".into()]),
+            };
+            let (outcome, row_groups, _) = filtered(kind, &file, beyond).await;
+            assert_eq!(
+                (outcome, row_groups),
+                (Outcome::new([], 1), 0),
+                "{writer}'s {kind}"
+            );
+        }
+    }
+}
+
+/// From a filter's offset and length to what the footer says of them.
+type Change = fn(i64, i32) -> (Option<i64>, Option<i32>);
+
+/// The same file with another place of the filters in its footer.
+fn refiltered(file: &Bytes, change: impl Fn(i64, i32) -> (Option<i64>, Option<i32>)) -> Bytes {
+    rewritten(file, |metadata, group| {
+        let mut builder = metadata.row_group(group).clone().into_builder();
+        let mut columns = builder.take_columns();
+        let old = &columns[ID];
+        let offset = old.bloom_filter_offset().expect("a filter");
+        let length = old.bloom_filter_length().expect("its length");
+        let (offset, length) = change(offset, length);
+        columns[ID] = columns[ID]
+            .clone()
+            .into_builder()
+            .set_bloom_filter_offset(offset)
+            .set_bloom_filter_length(length)
+            .build()
+            .expect("a column");
+        builder
+            .set_column_metadata(columns)
+            .build()
+            .expect("a row group")
+    })
+}
+
+#[tokio::test]
+async fn damaged_bloom_filters_say_nothing() {
+    let file = file_of(&[texts(&["a", "z"])], with_filters());
+    let wanted = || SortedKeys::texts(vec!["k".into()]);
+    let rows = async |file: &Bytes| filtered("s", file, wanted()).await.0.rows.len();
+    assert_eq!(rows(&file).await, 0);
+    let no_length = refiltered(&file, |offset, _| (Some(offset), None));
+    assert_eq!(
+        rows(&no_length).await,
+        0,
+        "the filter says itself how long it is"
+    );
+
+    let changes: [Change; 11] = [
+        |_, _| (None, None),
+        |offset, length| (Some(offset), Some(length - 1)),
+        |offset, length| (Some(offset), Some(length + 1)),
+        |offset, _| (Some(offset), Some(0)),
+        |offset, _| (Some(offset), Some(-1)),
+        |offset, _| (Some(offset), Some(i32::MAX)),
+        |_, length| (Some(-1), Some(length)),
+        |_, length| (Some(i64::MAX), Some(length)),
+        |_, _| (Some(i64::MAX), None),
+        |_, length| (Some(4), Some(length)),
+        |_, _| (Some(4), None),
+    ];
+    for (case, change) in changes.into_iter().enumerate() {
+        assert_eq!(rows(&refiltered(&file, change)).await, 2, "case {case}");
+    }
+    // Every byte of its header, replaced.
+    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file);
+    let metadata = metadata.expect("a footer");
+    let column = metadata.row_group(0).column(ID);
+    let start = column.bloom_filter_offset().expect("a filter") as usize;
+    let length = column.bloom_filter_length().expect("its length") as usize;
+    assert!(length > 32 && length < 60);
+    for file in [&file, &no_length] {
+        for at in start..start + length - 32 {
+            for byte in [0, 0x15, 0xff] {
+                let mut bytes = file.to_vec();
+                if bytes[at] != byte {
+                    bytes[at] = byte;
+                    let rows = rows(&bytes.into()).await;
+                    assert!(rows == 2 || rows == 0);
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn bloom_filters_are_of_no_use_where_values_are_not_what_they_hold() {
+    let integers = Int32Array::from(vec![1, 9]);
+    let file = file_of(&[group(integers)], with_filters());
+    let (outcome, ..) = filtered("i", &file, SortedKeys::integers(vec![5])).await;
+    assert_eq!(outcome, Outcome::new(0..2, 0));
+    let file = file_of(&[group(Int64Array::from(vec![1, 9]))], with_filters());
+    let (outcome, ..) = filtered("f", &file, SortedKeys::doubles(vec![5.0])).await;
+    assert_eq!(outcome, Outcome::new(0..2, 0));
+    let floats = Float32Array::from(vec![1.0, 9.0]);
+    let file = file_of(&[group(floats)], with_filters());
+    let (outcome, ..) = filtered("f", &file, SortedKeys::doubles(vec![5.0])).await;
+    assert_eq!(outcome, Outcome::new(0..2, 0));
+    // Nulls have to be met.
+    let file = file_of(&[texts(&["a", "z"])], with_filters());
+    for (statistics, rows) in [
+        (Some(bytes("a", "z", Some(0), false)), 0),
+        (Some(bytes("a", "z", Some(1), false)), 2),
+        (Some(bytes("a", "z", None, false)), 2),
+        (None, 2),
+    ] {
+        let file = restated(&file, ID, statistics.as_ref());
+        let (outcome, ..) = filtered("s", &file, SortedKeys::texts(vec!["k".into()])).await;
+        assert_eq!(outcome.rows.len(), rows, "{statistics:?}");
+    }
+}
+
+#[tokio::test]
+async fn bloom_filters_are_read_where_that_is_cheaper() {
+    // Identifiers that do not compress, in a file that does not come with its footer.
+    let mut rng = StdRng::seed_from_u64(8);
+    let mut ids = || {
+        let ids = (0..100_000).map(|_| format!("{:032x}", rng.random::<u128>()));
+        group(StringArray::from_iter_values(ids))
+    };
+    let id = || parquet::schema::types::ColumnPath::from("Id");
+    let properties = WriterProperties::builder()
+        .set_column_dictionary_enabled(id(), false)
+        .set_column_bloom_filter_enabled(id(), true)
+        .set_column_bloom_filter_max_ndv(id(), 100_000)
+        .set_column_bloom_filter_fpp(id(), 0.01)
+        .build();
+    let file = file_of(&[ids(), ids()], properties);
+    assert!(file.len() > 7_000_000);
+    let absent = || SortedKeys::texts(vec!["5".into(), "7".into()]);
+    let (outcome, row_groups, bytes) = filtered("s", &file, absent()).await;
+    assert_eq!((outcome, row_groups), (ruled_out([]), 2));
+    assert!(bytes < 600_000, "{bytes} bytes");
+    let no_length = refiltered(&file, |offset, _| (Some(offset), None));
+    let (outcome, row_groups, bytes) = filtered("s", &no_length, absent()).await;
+    assert_eq!((outcome, row_groups), (ruled_out([]), 2));
+    assert!(bytes < 600_000, "{bytes} bytes");
+
+    // Nothing is fetched that is no smaller than what it may save.
+    let costly = refiltered(&file, |offset, _| {
+        (Some(offset - 2_000_000), Some(2_000_000))
+    });
+    let (outcome, row_groups, bytes) = filtered("s", &costly, absent()).await;
+    assert_eq!((outcome.rows.len(), row_groups), (200_000, 0));
+    assert!(bytes < 2_500_000, "{bytes} bytes");
+
+    // Nor for more keys than are tried.
+    let many = (0..5_000).map(|key| format!("{key:04x}").into());
+    let (outcome, row_groups, _) = filtered("s", &file, SortedKeys::texts(many.collect())).await;
+    assert_eq!((outcome.rows.len(), row_groups), (200_000, 0));
 }
