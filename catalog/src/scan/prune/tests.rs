@@ -1041,68 +1041,6 @@ async fn bloom_filters_hold_the_bits_of_doubles() {
     assert_eq!(outcome, ruled_out([]));
 }
 
-#[tokio::test]
-async fn bloom_filters_of_other_writers_are_understood() {
-    let files: [(&str, [&'static [u8]; 2]); 3] = [
-        (
-            "i",
-            [
-                include_bytes!("testdata/duckdb_integers.parquet"),
-                include_bytes!("testdata/pyarrow_integers.parquet"),
-            ],
-        ),
-        (
-            "f",
-            [
-                include_bytes!("testdata/duckdb_doubles.parquet"),
-                include_bytes!("testdata/pyarrow_doubles.parquet"),
-            ],
-        ),
-        (
-            "s",
-            [
-                include_bytes!("testdata/duckdb_texts.parquet"),
-                include_bytes!("testdata/pyarrow_texts.parquet"),
-            ],
-        ),
-    ];
-    for (kind, files) in files {
-        for (file, writer) in files.into_iter().zip(["DuckDB", "PyArrow"]) {
-            let file = Bytes::from_static(file);
-            let mut missed = 0;
-            for number in 0..200_i64 {
-                let wanted = match kind {
-                    "i" => SortedKeys::integers(vec![number]),
-                    "f" => SortedKeys::doubles(vec![number as f64]),
-                    _ => SortedKeys::texts(vec![format!("customer-{number}").into()]),
-                };
-                let (outcome, ..) = filtered(kind, &file, wanted).await;
-                let is_there = number % 2 == 0;
-                let is_read = outcome.rows.len() == 500;
-                assert!(is_read || outcome.rows.is_empty());
-                assert!(is_read || !is_there, "{kind} {number} of {writer}");
-                missed += usize::from(is_read && !is_there);
-            }
-            assert!(
-                missed < 10,
-                "{missed} of {writer}'s {kind} were not ruled out"
-            );
-            // Statistics are understood too.
-            let beyond = match kind {
-                "i" => SortedKeys::integers(vec![200]),
-                "f" => SortedKeys::doubles(vec![200.0]),
-                _ => SortedKeys::texts(vec!["z".into()]),
-            };
-            let (outcome, row_groups, _) = filtered(kind, &file, beyond).await;
-            assert_eq!(
-                (outcome, row_groups),
-                (Outcome::new([], 1), 0),
-                "{writer}'s {kind}"
-            );
-        }
-    }
-}
-
 /// From a filter's offset and length to what the footer says of them.
 type Change = fn(i64, i32) -> (Option<i64>, Option<i32>);
 
