@@ -9,6 +9,7 @@ sent to file closed), peak_rss_mb of the server and client_peak_rss_mb, rows, ma
 import argparse
 import json
 import os
+import pathlib
 import re
 import subprocess
 import time
@@ -22,12 +23,15 @@ from peers import peak_rss_mb
 def arguments():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("folder")
-    p.add_argument("sql")
+    p.add_argument("sql", help="a statement, or @ and the file it is in")
     p.add_argument("out")
     p.add_argument("--matched", default="visits", help="the column whose values are counted")
     p.add_argument("--memory-limit-mb", type=int)
     p.add_argument("--s3", help="endpoint to read the files from, instead of the folder")
-    return p.parse_args()
+    a = p.parse_args()
+    if a.sql.startswith("@"):
+        a.sql = pathlib.Path(a.sql[1:]).read_text()
+    return a
 
 
 def environment(a):

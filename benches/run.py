@@ -76,7 +76,10 @@ class Bench:
         if "{keys}" in case.sql:
             rows = duckdb.execute(f"SELECT customer_id FROM '{cases.raw(folder, case.keys)}'").fetchall()
             keys = ", ".join(f"'{key}'" for key, in rows)
-        sql = case.sql.format(spine=case.spine, keys=keys)
+        # In a file, as one argument holds 128 KiB at most.
+        statement = self.scratch / f"{case.name}.sql"
+        statement.write_text(case.sql.format(spine=case.spine, keys=keys))
+        sql = f"@{statement}"
         out = {name: self.scratch / f"{case.name}-{name.replace(' ', '-')}.parquet" for name in (OURS, FLIGHT, FLOOR, *case.peers)}
         s3 = ["--s3", endpoint] if endpoint else []
         commands = {

@@ -34,6 +34,7 @@ pub(crate) struct Arguments {
     pub(crate) s3: bool,
     #[arg(long)]
     pub(crate) memory_limit_mb: Option<usize>,
+    /// A statement, or `@` and the file it is in: a list of keys is longer than an argument may be.
     #[arg(long)]
     pub(crate) sql: String,
     #[arg(long)]
@@ -52,6 +53,10 @@ pub(crate) async fn run(arguments: Arguments, threads: usize) -> Result<Value> {
         out,
         matched,
     } = arguments;
+    let sql = match sql.strip_prefix('@') {
+        Some(file) => std::fs::read_to_string(file)?,
+        None => sql,
+    };
     let storage: Arc<dyn Storage> = if s3 {
         Arc::new(AwsStorage::new(
             &load_config(&AwsOptions::default()).await?,

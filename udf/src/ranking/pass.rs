@@ -63,8 +63,8 @@ impl History {
 }
 
 /// Shows every batch of every file to `visitor`, the newest files first, but for those it does not
-/// want any more and row groups that `prune` rules out. Files are opened ahead and dealt to `tasks` tasks. Ends with the first error;
-/// dropping the future ends the tasks.
+/// want any more and row groups that `prune` rules out. Files are opened ahead and dealt to `tasks`
+/// tasks. Ends with the first error; dropping the future ends the tasks.
 ///
 /// # Errors
 /// Those of the reader and the visitor.

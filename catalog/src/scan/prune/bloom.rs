@@ -30,7 +30,8 @@ use super::{GroupBounds, Key, KeyBounds, LeftOut, has_no_nulls};
 const GUESS: u64 = 16 * 1024;
 
 impl GroupBounds<'_> {
-    /// Leaves out row groups that hold none of `keys` for all that their filters say. `roots` are the columns that would be read of them, `tail` is in memory already.
+    /// Leaves out row groups that hold none of `keys` for all that their filters say. `roots` are
+    /// the columns that would be read of them, `tail` is in memory already.
     ///
     /// # Errors
     /// Those of fetching.
