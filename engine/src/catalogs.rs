@@ -10,16 +10,15 @@ use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use datafusion::catalog::information_schema::InformationSchemaProvider;
-use datafusion::catalog::{
-    CatalogProvider, CatalogProviderList, MemTable, SchemaProvider, TableProvider,
-};
+use datafusion::catalog::{CatalogProvider, MemTable, SchemaProvider, TableProvider};
 use datafusion::datasource::TableType;
 use datafusion::error::Result as PlanResult;
 use datafusion::logical_expr::Expr;
 use datafusion::physical_plan::ExecutionPlan;
 use featureflight_catalog::Error;
+use featureflight_udf::planner::relations::OneCatalog;
 
-use crate::metadata::{Browse, CATALOG, TableInfo, own_relations, schema_names};
+use crate::metadata::{Browse, TableInfo, own_relations, schema_names};
 use crate::session::SessionView;
 use crate::settings::Setting;
 use crate::system::{self, SYSTEM, SystemContext};
@@ -42,51 +41,27 @@ const STANDARD_VIEWS: [&str; 7] = [
 
 /// The server's own schemas as one statement sees them.
 #[derive(Debug)]
-pub(crate) struct StatementCatalogs {
-    catalog: Arc<StatementCatalog>,
-}
-
-#[derive(Debug)]
 struct StatementCatalog {
     system: Arc<SystemSchema>,
     information: Arc<InformationSchema>,
 }
 
-impl StatementCatalogs {
-    pub(crate) fn new(context: &SystemContext, browse: Arc<Browse>, session: SessionView) -> Self {
-        let tables = system::providers(context);
-        let information = InformationSchema {
-            context: context.clone(),
-            browse,
-            session,
-        };
-        let catalog = StatementCatalog {
-            system: Arc::new(SystemSchema { tables }),
-            information: Arc::new(information),
-        };
-        Self {
-            catalog: Arc::new(catalog),
-        }
-    }
-}
-
-impl CatalogProviderList for StatementCatalogs {
-    /// Nothing can be registered.
-    fn register_catalog(
-        &self,
-        _name: String,
-        _catalog: Arc<dyn CatalogProvider>,
-    ) -> Option<Arc<dyn CatalogProvider>> {
-        None
-    }
-
-    fn catalog_names(&self) -> Vec<String> {
-        vec![CATALOG.to_owned()]
-    }
-
-    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        (name == CATALOG).then(|| Arc::clone(&self.catalog) as _)
-    }
+/// A catalog of the server's own schemas.
+pub(crate) fn statement_catalog(
+    context: &SystemContext,
+    browse: Arc<Browse>,
+    session: SessionView,
+) -> OneCatalog {
+    let tables = system::providers(context);
+    let information = InformationSchema {
+        context: context.clone(),
+        browse,
+        session,
+    };
+    OneCatalog(Arc::new(StatementCatalog {
+        system: Arc::new(SystemSchema { tables }),
+        information: Arc::new(information),
+    }))
 }
 
 impl CatalogProvider for StatementCatalog {
@@ -161,9 +136,7 @@ impl SchemaProvider for InformationSchema {
             .into_iter()
             .map(|(name, tables)| (name, Arc::new(BrowsedSchema { tables })))
             .collect();
-        let browsed = BrowsedCatalogs {
-            catalog: Arc::new(BrowsedCatalog { schemas }),
-        };
+        let browsed = OneCatalog(Arc::new(BrowsedCatalog { schemas }));
         InformationSchemaProvider::new(Arc::new(browsed))
             .table(name)
             .await
@@ -177,9 +150,7 @@ impl SchemaProvider for InformationSchema {
 /// Name and columns of the standard views.
 pub(crate) fn information_relations() -> Vec<(String, SchemaRef)> {
     use futures::FutureExt;
-    let nothing = BrowsedCatalogs {
-        catalog: Arc::new(BrowsedCatalog::default()),
-    };
+    let nothing = OneCatalog(Arc::new(BrowsedCatalog::default()));
     let provider = InformationSchemaProvider::new(Arc::new(nothing));
     STANDARD_VIEWS
         .iter()
@@ -217,11 +188,6 @@ fn settings_table(session: &SessionView) -> PlanResult<MemTable> {
 }
 
 /// What `information_schema` lists.
-#[derive(Debug)]
-struct BrowsedCatalogs {
-    catalog: Arc<BrowsedCatalog>,
-}
-
 #[derive(Debug, Default)]
 struct BrowsedCatalog {
     schemas: BTreeMap<String, Arc<BrowsedSchema>>,
@@ -236,24 +202,6 @@ struct BrowsedSchema {
 struct BrowsedTable {
     columns: SchemaRef,
     kind: TableType,
-}
-
-impl CatalogProviderList for BrowsedCatalogs {
-    fn register_catalog(
-        &self,
-        _name: String,
-        _catalog: Arc<dyn CatalogProvider>,
-    ) -> Option<Arc<dyn CatalogProvider>> {
-        None
-    }
-
-    fn catalog_names(&self) -> Vec<String> {
-        vec![CATALOG.to_owned()]
-    }
-
-    fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        (name == CATALOG).then(|| Arc::clone(&self.catalog) as _)
-    }
 }
 
 impl CatalogProvider for BrowsedCatalog {

@@ -17,16 +17,9 @@ use crate::catalogs::{INFORMATION_SCHEMA, information_relations};
 use crate::engine::Engine;
 use crate::session::{Session, SessionView};
 use crate::system::{self, SYSTEM};
-use crate::views::TEMP;
 
-/// The one catalog.
-pub const CATALOG: &str = "featureflight";
-
-/// The schema of feature groups' state.
-pub(crate) const FEATURES: &str = "features";
-
-/// The schema of every version.
-pub(crate) const HISTORY: &str = "history";
+pub use featureflight_udf::planner::names::CATALOG;
+pub(crate) use featureflight_udf::planner::names::{FEATURES, HISTORY, TEMP};
 
 /// The schemas that are not Glue databases. A database of one of these names cannot be reached.
 pub(crate) const OWN_SCHEMAS: [&str; 5] = [FEATURES, HISTORY, TEMP, SYSTEM, INFORMATION_SCHEMA];

@@ -19,7 +19,7 @@ use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
 
 use crate::boundary::{announced, announced_type};
-use crate::catalogs::StatementCatalogs;
+use crate::catalogs::statement_catalog;
 use crate::effects;
 use crate::engine::{Core, Prepared};
 use crate::error::classify;
@@ -66,8 +66,7 @@ impl Scope {
             lister: Arc::clone(&core.lister),
             queries: Arc::clone(&core.queries),
         };
-        let catalogs =
-            StatementCatalogs::new(&system, Arc::clone(&core.browse), self.session.clone());
+        let catalogs = statement_catalog(&system, Arc::clone(&core.browse), self.session.clone());
         let mut state = core.base.clone();
         state.register_catalog_list(Arc::new(catalogs));
         // now() is the same throughout a statement and in every run of it, and follows the clock.

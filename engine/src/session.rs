@@ -11,8 +11,10 @@ use featureflight_catalog::{Error, Kind, Result};
 use featureflight_udf::{Clocks, TempView};
 use parking_lot::Mutex;
 
+use crate::metadata::FEATURES;
+
 /// The schema a fresh session looks unqualified tables up in.
-pub const DEFAULT_SCHEMA: &str = "features";
+pub const DEFAULT_SCHEMA: &str = FEATURES;
 
 /// Temporary views one session may have.
 const MAX_VIEWS: usize = 1_000;

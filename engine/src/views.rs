@@ -7,10 +7,7 @@ use featureflight_catalog::snapshot::CatalogSnapshot;
 use featureflight_catalog::{Error, Kind, Result};
 use featureflight_udf::TempView;
 
-use crate::metadata::CATALOG;
-
-/// The schema of temporary views.
-pub(crate) const TEMP: &str = "temp";
+use crate::metadata::{CATALOG, TEMP};
 
 #[derive(Debug)]
 pub(crate) struct CreateView {

@@ -15,6 +15,7 @@ pub mod planner;
 pub mod point_in_time;
 mod ranking;
 pub mod state;
+mod statistics;
 #[cfg(test)]
 mod testing;
 

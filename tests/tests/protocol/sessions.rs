@@ -34,6 +34,14 @@ async fn handshake(
     Ok(token)
 }
 
+/// The cookie that the answer to a call offers.
+async fn offered_cookie(client: &mut Client) -> Option<String> {
+    let request = client.request(arrow_flight::Empty {});
+    let response = client.flight.list_actions(request).await.unwrap();
+    let header = response.metadata().get("set-cookie")?.to_str().unwrap();
+    header.split(';').next().map(str::to_owned)
+}
+
 fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
@@ -125,22 +133,9 @@ async fn a_token_that_is_unknown_is_an_error_never_a_fresh_session() {
 async fn a_cookie_is_offered_and_then_names_the_session() {
     let server = Server::start().await;
     let mut client = server.connect().await;
-    let request = client.request(arrow_flight::Empty {});
-    let response = client.flight.list_actions(request).await.unwrap();
-    let header = response
-        .metadata()
-        .get("set-cookie")
-        .expect("a cookie")
-        .to_str()
-        .unwrap();
-    let cookie = header.split(';').next().unwrap().to_owned();
+    let cookie = offered_cookie(&mut client).await.expect("a cookie");
     assert!(cookie.starts_with("featureflight-session="), "{cookie}");
-    let request = client.request(arrow_flight::Empty {});
-    let response = client.flight.list_actions(request).await.unwrap();
-    assert!(
-        response.metadata().get("set-cookie").is_none(),
-        "offered once"
-    );
+    assert_eq!(offered_cookie(&mut client).await, None, "offered once");
 
     let mut with_cookie = client.with_header("cookie", format!("a=b; {cookie}"));
     with_cookie.rows(SET).await;
@@ -162,16 +157,8 @@ async fn a_cookie_is_offered_and_then_names_the_session() {
 async fn an_unused_cookie_ends_with_its_connection() {
     let server = Server::start().await;
     let mut client = server.connect().await;
-    let request = client.request(arrow_flight::Empty {});
-    let response = client.flight.list_actions(request).await.unwrap();
-    let header = response
-        .metadata()
-        .get("set-cookie")
-        .expect("a cookie")
-        .to_str()
-        .unwrap();
-    let cookie = header.split(';').next().unwrap().to_owned();
-    drop((client, response));
+    let cookie = offered_cookie(&mut client).await.expect("a cookie");
+    drop(client);
     tokio::time::sleep(std::time::Duration::from_millis(300)).await;
     let mut late = server.connect().await.with_header("cookie", cookie);
     assert_eq!(code(late.query("SELECT 1").await), Code::Unauthenticated);

@@ -18,7 +18,6 @@ use std::sync::Arc;
 use arrow::compute::SortOptions;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Statistics;
-use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -40,6 +39,7 @@ use futures::stream;
 use crate::asof::merge::Merge;
 use crate::asof::node::AsofOperator;
 use crate::asof::right::{Right, Side};
+use crate::statistics::of_left_join;
 
 /// See the module.
 #[derive(Debug)]
@@ -264,19 +264,8 @@ impl ExecutionPlan for AsofExec {
         input_stats: &[Arc<Statistics>],
         _args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
-        let mut statistics = Statistics::new_unknown(&self.schema());
-        if let Some(left) = input_stats.first() {
-            statistics.num_rows = left.num_rows;
-            statistics.total_byte_size = Precision::Absent;
-            for (own, left) in statistics
-                .column_statistics
-                .iter_mut()
-                .zip(&left.column_statistics)
-            {
-                own.clone_from(left);
-            }
-        }
-        Ok(Arc::new(statistics))
+        let left = input_stats.first().map(AsRef::as_ref);
+        Ok(Arc::new(of_left_join(&self.schema(), left)))
     }
 
     fn cardinality_effect(&self) -> CardinalityEffect {

@@ -13,8 +13,8 @@ use super::error::missing;
 use super::scope::Scope;
 use crate::dialect::names::{NameSource, ResolvedTable};
 
-/// The one catalog.
-pub const CATALOG: &str = "featureflight";
+pub use crate::dialect::names::CATALOG;
+
 /// Feature groups as state.
 pub const FEATURES: &str = "features";
 /// Feature groups as every version.

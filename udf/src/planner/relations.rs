@@ -31,16 +31,6 @@ use crate::state::state_provider;
 /// Plans of a session's views, made once per statement.
 pub(super) type PlannedViews = Arc<Mutex<BTreeMap<String, Arc<LogicalPlan>>>>;
 
-/// The one catalog list of a statement or of a browsing client: everything `context` sees, and the
-/// schemas `state` brings.
-#[must_use]
-pub fn catalogs(
-    state: &SessionState,
-    context: &Arc<StatementContext>,
-) -> Arc<dyn CatalogProviderList> {
-    Arc::new(Catalogs::new(state, context, PlannedViews::default()))
-}
-
 /// A raw table; a session clock makes reading it an error, as it stands outside of time.
 pub(super) fn raw(table: &Arc<RawTable>, context: &StatementContext) -> Arc<dyn TableProvider> {
     let setting = match (context.clocks.system, context.clocks.valid) {
@@ -98,30 +88,11 @@ impl TableProvider for Refused {
     }
 }
 
-/// See [`catalogs`].
+/// A list of [`CATALOG`] alone, in which nothing can be registered.
 #[derive(Debug)]
-pub(super) struct Catalogs {
-    catalog: Arc<Catalog>,
-}
+pub struct OneCatalog(pub Arc<dyn CatalogProvider>);
 
-impl Catalogs {
-    pub(super) fn new(
-        state: &SessionState,
-        context: &Arc<StatementContext>,
-        views: PlannedViews,
-    ) -> Self {
-        let catalog = Catalog {
-            state: state.clone(),
-            context: Arc::clone(context),
-            views,
-        };
-        Self {
-            catalog: Arc::new(catalog),
-        }
-    }
-}
-
-impl CatalogProviderList for Catalogs {
+impl CatalogProviderList for OneCatalog {
     fn register_catalog(
         &self,
         _name: String,
@@ -135,14 +106,15 @@ impl CatalogProviderList for Catalogs {
     }
 
     fn catalog(&self, name: &str) -> Option<Arc<dyn CatalogProvider>> {
-        (name == CATALOG).then(|| Arc::clone(&self.catalog) as Arc<dyn CatalogProvider>)
+        (name == CATALOG).then(|| Arc::clone(&self.0))
     }
 }
 
-struct Catalog {
-    state: SessionState,
-    context: Arc<StatementContext>,
-    views: PlannedViews,
+/// Everything a statement sees: what `context` has, and the schemas `state` brings.
+pub(super) struct Catalog {
+    pub(super) state: SessionState,
+    pub(super) context: Arc<StatementContext>,
+    pub(super) views: PlannedViews,
 }
 
 impl std::fmt::Debug for Catalog {

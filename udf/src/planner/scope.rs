@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 use super::error::classify;
 use super::factors::Factors;
 use super::names::{CATALOG, FEATURES, HISTORY, Names, TEMP};
-use super::relations;
+use super::relations::{self, OneCatalog};
 use crate::context::{StatementContext, TempView};
 use crate::dialect;
 
@@ -92,11 +92,12 @@ impl Scope {
             state.config_mut().options_mut().catalog.default_catalog = CATALOG.to_owned();
             state.config_mut().options_mut().catalog.default_schema = schema.to_owned();
             state.execution_props_mut().query_execution_start_time = Some(self.now);
-            state.register_catalog_list(Arc::new(relations::Catalogs::new(
-                &self.base,
-                &self.context,
-                Arc::clone(&self.views),
-            )));
+            let catalog = relations::Catalog {
+                state: self.base.clone(),
+                context: Arc::clone(&self.context),
+                views: Arc::clone(&self.views),
+            };
+            state.register_catalog_list(Arc::new(OneCatalog(Arc::new(catalog))));
             let factors = Factors::new(Arc::clone(self), schema.to_owned(), !stack.is_empty());
             state
                 .register_relation_planner(Arc::new(factors))

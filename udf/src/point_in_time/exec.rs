@@ -23,7 +23,6 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Statistics;
-use datafusion::common::stats::Precision;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -47,6 +46,7 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use crate::point_in_time::group::{Group, IndexedSpine, KnownAt, Matches};
 use crate::point_in_time::index::INDEX_PER_ROW;
 use crate::point_in_time::spine::{Spine, SpineReader};
+use crate::statistics::of_left_join;
 
 /// See the module.
 #[derive(Debug)]
@@ -358,19 +358,8 @@ impl ExecutionPlan for PointInTimeExec {
         input_stats: &[Arc<Statistics>],
         _args: &StatisticsArgs,
     ) -> Result<Arc<Statistics>> {
-        let mut statistics = Statistics::new_unknown(&self.schema());
-        if let [spine] = input_stats {
-            statistics.num_rows = spine.num_rows;
-            statistics.total_byte_size = Precision::Absent;
-            for (own, spine) in statistics
-                .column_statistics
-                .iter_mut()
-                .zip(&spine.column_statistics)
-            {
-                own.clone_from(spine);
-            }
-        }
-        Ok(Arc::new(statistics))
+        let spine = input_stats.first().map(AsRef::as_ref);
+        Ok(Arc::new(of_left_join(&self.schema(), spine)))
     }
 
     fn cardinality_effect(&self) -> CardinalityEffect {

@@ -314,12 +314,7 @@ impl fmt::Display for Group {
             KnownAt::Constant(at) => write!(f, ", known_at={at} by {known_by}")?,
             KnownAt::Spine(at) => write!(f, ", known_at={at} by {known_by}")?,
         }
-        if let Some(at) = clocks.valid {
-            write!(f, ", valid_time={at}")?;
-        }
-        if let Some(at) = clocks.system {
-            write!(f, ", system_time={at}")?;
-        }
+        clocks.explain(f)?;
         let fields = table.state_schema.fields();
         let names: Vec<_> = features
             .iter()

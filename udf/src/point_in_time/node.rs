@@ -151,12 +151,7 @@ impl fmt::Display for GroupJoin {
             KnownAt::Constant(at) => write!(f, ", known_at={at} by {}", self.known_by)?,
             KnownAt::Spine(at) => write!(f, ", known_at={at} by {}", self.known_by)?,
         }
-        if let Some(at) = self.clocks.valid {
-            write!(f, ", valid_time={at}")?;
-        }
-        if let Some(at) = self.clocks.system {
-            write!(f, ", system_time={at}")?;
-        }
+        self.clocks.explain(f)?;
         write!(f, ")")
     }
 }

@@ -114,11 +114,18 @@ pub(crate) async fn pass<V: Visit>(
     join(running).await.map(|_| ())
 }
 
-/// The results of every task, or the first error.
+/// The results of every task, or the first error once all have ended: whoever tries again with less
+/// must find the memory that they held.
 pub(crate) async fn join<T: 'static>(mut running: JoinSet<Result<T>>) -> Result<Vec<T>> {
     let mut results = Vec::with_capacity(running.len());
     while let Some(result) = running.join_next().await {
-        results.push(result.map_err(|error| lost(&error))??);
+        match result.map_err(|error| lost(&error).into()).flatten() {
+            Ok(result) => results.push(result),
+            Err(error) => {
+                running.shutdown().await;
+                return Err(error);
+            }
+        }
     }
     Ok(results)
 }

@@ -30,13 +30,13 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning,
     PhysicalExpr, PlanProperties, ReplaceChildrenOptions, apply_expression_roots,
 };
+use featureflight_catalog::Error;
 use featureflight_catalog::listing::FileList;
 use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::VersionBatch;
 use featureflight_catalog::table::FeatureTable;
-use featureflight_catalog::{Error, Instant};
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
 use crate::clock::Clocks;
@@ -262,10 +262,6 @@ fn limited(
     .boxed()
 }
 
-fn clock(f: &mut fmt::Formatter<'_>, name: &str, at: Option<Instant>) -> fmt::Result {
-    at.map_or(Ok(()), |at| write!(f, ", {name}={at}"))
-}
-
 impl DisplayAs for StateExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let History { table, files, .. } = &self.history;
@@ -281,8 +277,7 @@ impl DisplayAs for StateExec {
             table.name(),
             names.join(", ")
         )?;
-        clock(f, "valid_time", self.clocks.valid)?;
-        clock(f, "system_time", self.clocks.system)?;
+        self.clocks.explain(f)?;
         if let Some(filter) = &self.filter {
             write!(f, ", predicate={}", filter.predicate)?;
         }

@@ -34,7 +34,7 @@ use super::limits::{MAX_RELATIONS, with_stack};
 use super::walk::walk_mut;
 
 /// The one catalog, which may be typed before any schema.
-const CATALOG: &str = "featureflight";
+pub const CATALOG: &str = "featureflight";
 
 /// What a relation's name resolves to.
 #[derive(Debug, Clone, PartialEq, Eq)]
