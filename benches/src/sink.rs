@@ -15,6 +15,7 @@ use parquet::arrow::arrow_writer::{
 use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -48,11 +49,19 @@ impl ParquetSink {
         if let Some(field) = nested {
             return Err(format!("column {} is nested", field.name()).into());
         }
-        let snappy = WriterProperties::builder()
-            .set_compression(Compression::SNAPPY)
-            .build();
+        let mut properties = WriterProperties::builder().set_compression(Compression::SNAPPY);
+        for field in schema
+            .fields()
+            .iter()
+            .filter(|f| f.data_type().is_floating())
+        {
+            // Few doubles are alike: a dictionary would be built and thrown away.
+            let column = ColumnPath::new(vec![field.name().clone()]);
+            properties = properties.set_column_dictionary_enabled(column, false);
+        }
         let file = File::create(path)?;
-        let writer = ArrowWriter::try_new(file, SchemaRef::clone(schema), Some(snappy))?;
+        let schema_of_file = SchemaRef::clone(schema);
+        let writer = ArrowWriter::try_new(file, schema_of_file, Some(properties.build()))?;
         let (file, factory) = writer.into_serialized_writer()?;
         Ok(Self {
             file,

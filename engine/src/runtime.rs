@@ -40,6 +40,12 @@ pub(crate) fn base_state(options: &EngineOptions) -> Result<SessionState> {
     settings.execution.time_zone = Some("+00:00".to_owned());
     settings.sql_parser.enable_ident_normalization = true;
     settings.execution.collect_statistics = false;
+    // A join that names its keys lets the state of a group end early: a list of as many as a scan
+    // looks for in statistics costs little beside the files it saves.
+    settings
+        .optimizer
+        .hash_join_inlist_pushdown_max_distinct_values = 1 << 16;
+    settings.optimizer.hash_join_inlist_pushdown_max_size = 8 << 20;
     let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime_env(options)?))

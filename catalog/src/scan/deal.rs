@@ -36,7 +36,7 @@ pub(crate) struct Ahead {
 /// The files of a run, each with its position in some list of the caller's.
 type Files = Box<dyn Iterator<Item = (usize, Arc<DataFile>)> + Send>;
 /// Does what has to wait for the store.
-type Open<T> = Box<dyn Fn(&Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send>;
+type Open<T> = Box<dyn Fn(usize, &Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send>;
 /// Whether the file of this position is still of use.
 pub(crate) type Wanted = Box<dyn Fn(usize) -> bool + Send>;
 
@@ -80,7 +80,7 @@ impl<T: Send + 'static> Deal<T> {
         files: impl Iterator<Item = (usize, Arc<DataFile>)> + Send + 'static,
         limit: Ahead,
         wanted: Wanted,
-        open: impl Fn(&Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send + 'static,
+        open: impl Fn(usize, &Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send + 'static,
     ) -> Arc<Self> {
         let queue = Queue {
             files: Box::new(files),
@@ -165,7 +165,7 @@ impl<T: Send + 'static> Queue<T> {
             }
             let bytes = self.estimate(file.meta.size);
             self.ahead_bytes += bytes;
-            let opening = SpawnedTask::spawn((self.open)(&file));
+            let opening = SpawnedTask::spawn((self.open)(position, &file));
             self.ahead.push_back(Dealt {
                 position,
                 file,

@@ -267,15 +267,18 @@ impl Source {
         }
     }
 
+    /// From what came with the footer, else from the store.
     async fn bytes(&self, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
-        let from_tail = |tail: &Piece| ranges.iter().map(|range| tail.get(range)).collect();
-        if let Some(bytes) = self.tail.as_ref().and_then(from_tail) {
-            return Ok(bytes);
-        }
-        let bytes = self.object.ranges(ranges).await?;
-        let length: u64 = bytes.iter().map(|bytes| bytes.len() as u64).sum();
+        let in_tail = |range| self.tail.as_ref().and_then(|tail| tail.get(range));
+        let held: Vec<Option<Bytes>> = ranges.iter().map(in_tail).collect();
+        let missing = ranges.iter().zip(&held).filter(|(_, held)| held.is_none());
+        let missing: Vec<_> = missing.map(|(range, _)| range.clone()).collect();
+        let fetched = self.object.ranges(&missing).await?;
+        let length: u64 = fetched.iter().map(|bytes| bytes.len() as u64).sum();
         self.fetched.fetch_add(length, Ordering::Relaxed);
-        Ok(bytes)
+        let mut fetched = fetched.into_iter();
+        let bytes = held.into_iter().map(|held| held.or_else(|| fetched.next()));
+        Ok(bytes.flatten().collect())
     }
 
     /// Text the decoder took on trust.

@@ -101,20 +101,9 @@ impl ScanContext {
             prune: prune.clone(),
             metrics: metrics.clone(),
         };
-        run_through(files, settings, move |file| read.open(file))
-    }
-
-    /// The selected rows of one file, as [`FileReader::read`], counted.
-    pub fn read_rows(
-        &self,
-        table: &Arc<FeatureTable>,
-        file: &Arc<DataFile>,
-        columns: &Columns,
-        selection: RowSelection,
-        metrics: &ScanMetrics,
-    ) -> BoxStream<'static, Result<VersionBatch>> {
-        self.reader
-            .read_counted(table, file, columns, Some(selection), metrics)
+        run_through(files, settings.into(), move |_, file| read.open(file, None))
+            .map_ok(|(_, file, batch)| (file, batch))
+            .boxed()
     }
 }
 
@@ -141,6 +130,41 @@ impl FileReader {
             files: Box::new(files.into_iter()),
             wanted: Box::new(|_| true),
         }
+    }
+
+    /// Of the files, one by one in this order, the rows that `select` says of the file at a
+    /// position, as [`Self::read`] gives them, each batch with that position. At most `ahead` files
+    /// are opened ahead. Only the bytes are counted. Must be polled inside a Tokio runtime.
+    pub fn read_selected(
+        self: &Arc<Self>,
+        table: &Arc<FeatureTable>,
+        files: Vec<Arc<DataFile>>,
+        select: impl Fn(usize) -> RowSelection + Send + 'static,
+        columns: &Columns,
+        ahead: usize,
+        metrics: &ScanMetrics,
+    ) -> BoxStream<'static, Result<(usize, VersionBatch)>> {
+        let settings = self.settings();
+        let read = ManyFiles {
+            origin: self.origin(&table.files, Some(settings.requests_in_flight)),
+            reader: Arc::clone(self),
+            table: Arc::clone(table),
+            columns: columns.clone(),
+            prune: Prune::default(),
+            metrics: ScanMetrics {
+                bytes_scanned: metrics.bytes_scanned.clone(),
+                ..ScanMetrics::unobserved()
+            },
+        };
+        let limit = Ahead {
+            files: ahead,
+            ..Ahead::from(settings)
+        };
+        run_through(files, limit, move |position, file| {
+            read.open(file, Some(select(position)))
+        })
+        .map_ok(|(position, _, batch)| (position, batch))
+        .boxed()
     }
 }
 
@@ -198,7 +222,7 @@ impl FileRun {
             files: requests_in_flight,
             bytes: bytes_ahead,
         };
-        let deal = Deal::new(files, ahead, wanted, move |file| read.open(file));
+        let deal = Deal::new(files, ahead, wanted, move |_, file| read.open(file, None));
         let stream = |_| {
             deal.stream()
                 .map_ok(|(number, _, batch)| (number, batch))
@@ -220,14 +244,18 @@ struct ManyFiles {
 }
 
 impl ManyFiles {
-    fn open(&self, file: &Arc<DataFile>) -> BoxFuture<'static, Result<Opened<VersionBatch>>> {
+    fn open(
+        &self,
+        file: &Arc<DataFile>,
+        selection: Option<RowSelection>,
+    ) -> BoxFuture<'static, Result<Opened<VersionBatch>>> {
         let request = ReadRequest {
             reader: Arc::clone(&self.reader),
             origin: Arc::clone(&self.origin),
             table: Arc::clone(&self.table),
             file: Arc::clone(file),
             columns: self.columns.clone(),
-            selection: None,
+            selection,
             prune: self.prune.clone(),
             metrics: self.metrics.clone(),
         };
@@ -242,21 +270,24 @@ impl ManyFiles {
     }
 }
 
-/// All that the streams of `files` yield, in order, each with its file: the run of one partition
-/// of an operator. `open` does what has to wait for the store, in a task of its own that ends when
-/// the stream is dropped.
+/// What one partition of an operator opens ahead.
+impl From<ReadSettings> for Ahead {
+    fn from(settings: ReadSettings) -> Self {
+        Self {
+            files: settings.requests_in_flight.min(PARTITION_FILES),
+            bytes: settings.bytes_ahead.min(PARTITION_BYTES),
+        }
+    }
+}
+
+/// All that the streams of `files` yield, in order, each with its file and the file's position:
+/// the run of one partition of an operator. `open` does what has to wait for the store, in a task
+/// of its own that ends when the stream is dropped.
 pub(crate) fn run_through<T: Send + 'static>(
     files: Vec<Arc<DataFile>>,
-    settings: ReadSettings,
-    open: impl Fn(&Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send + 'static,
-) -> BoxStream<'static, Result<(Arc<DataFile>, T)>> {
-    let ahead = Ahead {
-        files: settings.requests_in_flight.min(PARTITION_FILES),
-        bytes: settings.bytes_ahead.min(PARTITION_BYTES),
-    };
+    ahead: Ahead,
+    open: impl Fn(usize, &Arc<DataFile>) -> BoxFuture<'static, Result<Opened<T>>> + Send + 'static,
+) -> BoxStream<'static, Result<(usize, Arc<DataFile>, T)>> {
     let files = files.into_iter().enumerate();
-    Deal::new(files, ahead, Box::new(|_| true), open)
-        .stream()
-        .map_ok(|(_, file, item)| (file, item))
-        .boxed()
+    Deal::new(files, ahead, Box::new(|_| true), open).stream()
 }

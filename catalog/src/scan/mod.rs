@@ -8,6 +8,7 @@
 mod convert;
 mod deal;
 mod decode;
+pub mod estimate;
 mod exec;
 pub(crate) mod fetch;
 pub mod files;

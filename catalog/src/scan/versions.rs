@@ -147,8 +147,8 @@ impl FileReader {
     /// selection `first_row` of a batch is `first_row + rows` of the one before, and the last ends
     /// at the file's row count. A selection counts from the first row of the file and may end
     /// early, but must not select rows the file does not have; row groups it leaves out are not
-    /// fetched. Nothing is read before the
-    /// stream is polled; dropping it stops all work.
+    /// fetched. A stream that ends without an error has given every selected row. Nothing is read
+    /// before the stream is polled; dropping it stops all work.
     ///
     /// # Errors
     /// `Aborted` when the object was removed or replaced since it was listed (never newer data),
@@ -161,18 +161,6 @@ impl FileReader {
         columns: &Columns,
         selection: Option<RowSelection>,
     ) -> BoxStream<'static, Result<VersionBatch>> {
-        self.read_counted(table, file, columns, selection, &ScanMetrics::unobserved())
-    }
-
-    /// As [`Self::read`], counted in `metrics`.
-    pub fn read_counted(
-        self: &Arc<Self>,
-        table: &Arc<FeatureTable>,
-        file: &Arc<DataFile>,
-        columns: &Columns,
-        selection: Option<RowSelection>,
-        metrics: &ScanMetrics,
-    ) -> BoxStream<'static, Result<VersionBatch>> {
         let request = ReadRequest {
             reader: Arc::clone(self),
             origin: self.origin(&table.files, None),
@@ -181,7 +169,7 @@ impl FileReader {
             columns: columns.clone(),
             selection,
             prune: Prune::default(),
-            metrics: metrics.clone(),
+            metrics: ScanMetrics::unobserved(),
         };
         request.into_stream()
     }

@@ -18,6 +18,7 @@ use rand::seq::{IndexedMutRandom, IndexedRandom, SliceRandom};
 use crate::asof::node::AsofOperator;
 use crate::clock::Clocks;
 use crate::point_in_time::node::KnownBy;
+use crate::point_in_time::passes::Passes;
 use crate::testing::{File, Key, Stored, Version};
 
 const SECOND: i64 = 1_000_000;
@@ -268,6 +269,7 @@ pub(super) struct Options {
     pub(super) max_age: Option<IntervalMonthDayNano>,
     pub(super) known_at: Cut,
     pub(super) known_by: KnownBy,
+    pub(super) passes: Passes,
     unit: Unit,
 }
 
@@ -370,6 +372,7 @@ pub(super) fn spine(rng: &mut StdRng, history: &History) -> (Vec<SpineRow>, Opti
         } else {
             KnownBy::ApiInvocationTime
         },
+        passes: *[Passes::One, Passes::Two].choose(rng).unwrap(),
         unit,
     };
     let mut rows: Vec<SpineRow> = Vec::new();

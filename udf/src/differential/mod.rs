@@ -217,6 +217,7 @@ fn join(
         },
         known_by: options.known_by,
         features: vec![NUMBER, TEXT, EVENT_TIME],
+        passes: options.passes,
     };
     let features = [
         Field::new("number", DataType::Int64, true),

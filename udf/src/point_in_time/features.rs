@@ -1,6 +1,8 @@
-//! Phase two of a point-in-time join: the features of the distinct winners, in memory.
+//! The features of the distinct winners of a point-in-time join, in memory: what the pass kept, and
+//! of other files what phase two fetches.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, new_empty_array};
@@ -8,83 +10,137 @@ use arrow::compute::concat;
 use datafusion::common::runtime::JoinSet;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use datafusion::physical_plan::metrics::Count;
+use featureflight_catalog::scan::files::ScanMetrics;
+use futures::stream::TryStreamExt;
 
+use crate::point_in_time::kept::Kept;
 use crate::ranking::fetch::{Place, by_file, compact, fetch};
-use crate::ranking::pass::{History, OPEN_FILES, join};
+use crate::ranking::pass::{AHEAD, History, join};
 
-/// Winners of one file that are fetched in one go.
+/// Winners of one file that one task fetches, so that tasks share a large one.
 const LONGEST_RUN: usize = 1 << 16;
 
 /// A stretch of winners, by the position of the first: a column per feature.
 type Chunk = (usize, Vec<ArrayRef>);
 
-/// `features` (positions in the definitions) of `places`, which are sorted and distinct: a column
-/// each, in the order of the places. `memory` grows by what the columns hold.
-///
-/// # Errors
-/// Those of the reader, and `ResourcesExhausted` when the columns do not fit into the pool.
-pub(crate) async fn features(
-    history: &History,
-    places: Vec<Place>,
-    features: &[usize],
-    tasks: usize,
-    memory: &Arc<MemoryReservation>,
-) -> Result<Vec<ArrayRef>> {
-    // A feature may be asked for twice: it is decoded once.
+/// The features that are read: one may be asked for twice, and is decoded once.
+pub(crate) fn distinct(features: &[usize]) -> Vec<usize> {
     let mut distinct = features.to_vec();
     distinct.sort_unstable();
     distinct.dedup();
-    if distinct.is_empty() {
-        return Ok(Vec::new());
+    distinct
+}
+
+/// Where features come from.
+#[derive(Debug, Clone)]
+pub(crate) struct Source {
+    pub(crate) history: History,
+    /// Positions in the definitions, [`distinct`].
+    pub(crate) features: Arc<[usize]>,
+    pub(crate) kept: Option<Arc<Kept>>,
+    pub(crate) metrics: ScanMetrics,
+    pub(crate) files_fetched: Count,
+}
+
+impl Source {
+    /// The features of `places`, which are sorted and distinct: a column each, in the order of the
+    /// places. `memory` grows by what the columns hold.
+    ///
+    /// # Errors
+    /// Those of the reader, and `ResourcesExhausted` when the columns do not fit into the pool.
+    pub(crate) async fn columns(
+        self,
+        places: Vec<Place>,
+        tasks: usize,
+        memory: &Arc<MemoryReservation>,
+    ) -> Result<HashMap<usize, ArrayRef>> {
+        let mut features = self.features.to_vec();
+        if features.is_empty() {
+            return Ok(HashMap::new());
+        }
+        let scratch = memory.new_empty();
+        scratch.try_grow(places.len() * size_of::<Place>())?;
+        // What was kept of a file is given at once.
+        let longest = self.kept.as_ref().map_or(LONGEST_RUN, |_| usize::MAX);
+        let runs = by_file(&places, longest);
+        let share = runs.len().div_ceil(tasks.max(1)).max(1);
+        let places: Arc<[Place]> = places.into();
+        let state_schema = Arc::clone(&self.history.table.state_schema);
+        let mut running = JoinSet::new();
+        for runs in runs.chunks(share) {
+            let (source, places) = (self.clone(), Arc::clone(&places));
+            let (runs, memory) = (runs.to_vec(), Arc::clone(memory));
+            running.spawn(async move { source.chunks(&places, runs, &memory).await });
+        }
+        drop(self);
+        let mut chunks = join(running).await?.concat();
+        chunks.sort_unstable_by_key(|(start, _)| *start);
+        let mut columns = HashMap::new();
+        // From the last to the first, so that the parts of each go before the next is made.
+        while let Some(feature) = features.pop() {
+            let parts: Vec<_> = chunks
+                .iter_mut()
+                .filter_map(|(_, columns)| columns.pop())
+                .collect();
+            let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
+            let column = if parts.is_empty() {
+                new_empty_array(state_schema.field(feature).data_type())
+            } else {
+                concat(&parts)?
+            };
+            columns.insert(feature, column);
+        }
+        Ok(columns)
     }
-    let scratch = memory.new_empty();
-    scratch.try_grow(places.len() * size_of::<Place>())?;
-    let runs = by_file(&places, LONGEST_RUN);
-    let share = runs.len().div_ceil(tasks.max(1)).max(1);
-    let places: Arc<[Place]> = places.into();
-    let mut running = JoinSet::new();
-    for runs in runs.chunks(share) {
-        let (history, places) = (history.clone(), Arc::clone(&places));
-        let (runs, features) = (runs.to_vec(), distinct.clone());
-        let memory = Arc::clone(memory);
-        running.spawn(async move {
-            let fetched = runs.into_iter().map(move |run| {
-                let batches = fetch(&history, &places[run.clone()], &features);
-                batches.map_ok(move |(position, batch)| (run.start + position, batch.features))
-            });
-            let mut fetched = stream::iter(fetched).flatten_unordered(OPEN_FILES);
-            let mut chunks: Vec<Chunk> = Vec::new();
-            while let Some((start, columns)) = fetched.try_next().await? {
-                let columns: Vec<_> = columns.into_iter().map(compact).collect();
-                let held = columns
-                    .iter()
-                    .map(arrow::array::Array::get_array_memory_size);
-                memory.try_grow(held.sum())?;
-                chunks.push((start, columns));
-            }
-            Ok(chunks)
-        });
-    }
-    let mut chunks = join(running).await?.concat();
-    chunks.sort_unstable_by_key(|(start, _)| *start);
-    let mut columns = HashMap::new();
-    // From the last to the first, so that the parts of each go before the next is made.
-    while let Some(feature) = distinct.pop() {
-        let parts: Vec<_> = chunks
-            .iter_mut()
-            .filter_map(|(_, columns)| columns.pop())
-            .collect();
-        let parts: Vec<&dyn Array> = parts.iter().map(AsRef::as_ref).collect();
-        let column = if parts.is_empty() {
-            new_empty_array(history.table.state_schema.field(feature).data_type())
-        } else {
-            concat(&parts)?
+
+    /// The features of the places in `runs`, in any order.
+    async fn chunks(
+        self,
+        places: &Arc<[Place]>,
+        runs: Vec<Range<usize>>,
+        memory: &MemoryReservation,
+    ) -> Result<Vec<Chunk>> {
+        let hold = |chunk: &Chunk| {
+            let held = chunk.1.iter().map(Array::get_array_memory_size);
+            memory.try_grow(held.sum())
         };
-        columns.insert(feature, column);
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let mut missing = Vec::new();
+        for run in runs {
+            let kept = self
+                .kept
+                .as_ref()
+                .map(|kept| kept.features(&places[run.clone()]));
+            let Some(kept) = kept.transpose()?.flatten() else {
+                missing.push(run);
+                continue;
+            };
+            let mut start = run.start;
+            for columns in kept {
+                let rows = columns.first().map_or(0, |column| column.len());
+                let chunk = (start, columns);
+                hold(&chunk)?;
+                chunks.push(chunk);
+                start += rows;
+            }
+        }
+        let Self {
+            history,
+            features,
+            kept,
+            metrics,
+            files_fetched,
+        } = self;
+        drop(kept);
+        let file = |run: &Range<usize>| places[run.start].file;
+        files_fetched.add(missing.chunk_by(|a, b| file(a) == file(b)).count());
+        let mut fetched = fetch(&history, places, missing, &features, AHEAD, &metrics);
+        while let Some((start, batch)) = fetched.try_next().await? {
+            let chunk = (start, batch.features.into_iter().map(compact).collect());
+            hold(&chunk)?;
+            chunks.push(chunk);
+        }
+        Ok(chunks)
     }
-    Ok(features
-        .iter()
-        .filter_map(|feature| columns.get(feature).cloned())
-        .collect())
 }

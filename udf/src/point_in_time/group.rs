@@ -19,9 +19,11 @@ use featureflight_catalog::{Error, Instant};
 
 use crate::clock::Clocks;
 use crate::point_in_time::age::{Age, before};
-use crate::point_in_time::features::features;
+use crate::point_in_time::features::{Source, distinct};
 use crate::point_in_time::index::{SpineIndex, SpineRows};
+use crate::point_in_time::kept::Keeper;
 use crate::point_in_time::node::KnownBy;
+use crate::point_in_time::passes::Passes;
 use crate::point_in_time::probe::{Probe, cells_memory};
 use crate::point_in_time::spine::{Spine, instants};
 use crate::ranking::cuts::Cuts;
@@ -55,6 +57,7 @@ pub(crate) struct Group {
     pub(crate) known_by: KnownBy,
     /// Positions in the group's definitions.
     pub(crate) features: Vec<usize>,
+    pub(crate) passes: Passes,
 }
 
 /// Which version each spine row matched, and the features of those versions.
@@ -132,7 +135,7 @@ impl Group {
         let (index, slot_of_row) = (Arc::clone(&indexed.index), &indexed.slot_of_row);
         // Freed at the end of phase one: the cells, and what they become when they are settled.
         let scratch = memory.new_empty();
-        let slot = size_of::<(Place, u32)>() + size_of::<Place>() + size_of::<u32>();
+        let slot = size_of::<(Place, u32)>() + size_of::<Place>() + 3 * size_of::<u32>();
         scratch.try_grow(cells_memory(index.cells()) + index.slots() * slot)?;
         let reach = self.reach(&index)?;
         let history = self.reachable(reach, &metrics);
@@ -152,10 +155,17 @@ impl Group {
         };
         let entered = metrics.versions_entered.clone();
         index.clear();
-        let probe = Arc::new(Probe::new(index, cuts, self.known_by, tasks, entered));
-        let columns = rank::columns(self.table.record_identifier);
+        let wanted = distinct(&self.features);
+        let mut columns = rank::columns(self.table.record_identifier);
+        let keeper = (self.passes == Passes::One).then(|| {
+            columns.features.extend(&wanted);
+            Keeper::new(memory.new_empty())
+        });
+        let probe = Probe::new(index, cuts, self.known_by, tasks, entered, keeper);
+        let probe = Arc::new(probe);
         pass(&history, &columns, prune, tasks, &probe, &metrics.pass).await?;
-        let (places, winner_of_slot) = self.winners(&probe)?;
+        let kept = probe.kept();
+        let (places, winner_of_slot) = self.winners(&probe, history.files.len())?;
         drop((probe, scratch));
 
         let winner = |slot: &u32| winner_of_slot.get(*slot as usize).copied();
@@ -165,10 +175,16 @@ impl Group {
             .rows_matched
             .add(winners.iter().filter(|winner| **winner != NONE).count());
         memory.try_grow(winners.len() * size_of::<u32>())?;
-        metrics
-            .files_fetched
-            .add(places.chunk_by(|a, b| a.file == b.file).count());
-        let features = features(&history, places, &self.features, tasks, memory).await?;
+        let source = Source {
+            history,
+            features: wanted.into(),
+            kept: kept.map(Arc::new),
+            metrics: metrics.pass.files,
+            files_fetched: metrics.files_fetched,
+        };
+        let columns = source.columns(places, tasks, memory).await?;
+        let column = |feature| columns.get(feature).cloned();
+        let features = self.features.iter().filter_map(column).collect();
         Ok(Matches { winners, features })
     }
 
@@ -181,7 +197,11 @@ impl Group {
             None => 32,
         };
         let features: usize = self.features.iter().map(feature).sum();
-        cells_memory(1) + 2 * size_of::<Place>() + 3 * size_of::<u32>() + 2 * features
+        let copies = match self.passes {
+            Passes::One => 3,
+            Passes::Two => 2,
+        };
+        cells_memory(1) + 2 * size_of::<Place>() + 5 * size_of::<u32>() + copies * features
     }
 
     /// Whether an index for `other` is one for this group too.
@@ -261,7 +281,7 @@ impl Group {
 
     /// The distinct places of the winners, sorted, and for each slot the position of its winner
     /// among them or [`NONE`].
-    fn winners(&self, probe: &Probe) -> Result<(Vec<Place>, Vec<u32>)> {
+    fn winners(&self, probe: &Probe, files: usize) -> Result<(Vec<Place>, Vec<u32>)> {
         let index = &probe.index;
         let mut won: Vec<(Place, u32)> = Vec::new();
         probe.settle(|slot, best| {
@@ -278,17 +298,36 @@ impl Group {
             won.push((Place::from(best), slot));
             Ok(())
         })?;
-        won.sort_unstable();
         let mut places: Vec<Place> = Vec::new();
         let mut winner_of_slot = vec![NONE; index.slots()];
-        for (winner, same) in (0_u32..).zip(won.chunk_by(|a, b| a.0 == b.0)) {
-            places.push(same[0].0);
-            for (_, slot) in same {
-                winner_of_slot[*slot as usize] = winner;
+        for (file, mut rows) in (0_u32..).zip(by_file(&won, files)) {
+            rows.sort_unstable();
+            for same in rows.chunk_by(|a, b| a.0 == b.0) {
+                let winner = places.len() as u32;
+                places.push(Place {
+                    file,
+                    row: same[0].0,
+                });
+                for (_, slot) in same {
+                    winner_of_slot[*slot as usize] = winner;
+                }
             }
         }
         Ok((places, winner_of_slot))
     }
+}
+
+/// File by file the row and the slot of each winner, which `won` has in any order.
+fn by_file(won: &[(Place, u32)], files: usize) -> impl Iterator<Item = Vec<(u32, u32)>> {
+    let mut counts = vec![0_usize; files];
+    for (place, _) in won {
+        counts[place.file as usize] += 1;
+    }
+    let mut sorted: Vec<Vec<_>> = counts.into_iter().map(Vec::with_capacity).collect();
+    for (place, slot) in won {
+        sorted[place.file as usize].push((place.row, *slot));
+    }
+    sorted.into_iter()
 }
 
 impl fmt::Display for Group {
@@ -303,6 +342,7 @@ impl fmt::Display for Group {
             known_at,
             known_by,
             features,
+            passes,
             ..
         } = self;
         write!(f, "{} (key={key}, time={time}", table.name())?;
@@ -322,7 +362,7 @@ impl fmt::Display for Group {
             .collect();
         write!(
             f,
-            ", features=[{}], files={})",
+            ", features=[{}], files={}, passes={passes})",
             names.join(", "),
             files.files.len()
         )

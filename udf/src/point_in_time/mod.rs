@@ -4,8 +4,9 @@
 //!
 //! The spine is small and the history huge, so the spine is indexed and the history streamed past
 //! it once: [`spine`] collects rows and times, [`index`] turns them into slots per key, [`probe`]
-//! keeps the best version per slot, [`features`] fetches what the winners hold, [`group`] runs
-//! one feature group through all of them, and [`exec`] puts the output rows together.
+//! keeps the best version per slot, [`features`] puts together what the winners hold, out of what
+//! the pass [`kept`] or else fetched ([`passes`] says which), [`group`] runs one feature group
+//! through all of them, and [`exec`] puts the output rows together.
 
 mod age;
 mod cuts_tree;
@@ -13,7 +14,9 @@ pub(crate) mod exec;
 mod features;
 pub(crate) mod group;
 mod index;
+mod kept;
 pub mod node;
+pub(crate) mod passes;
 pub(crate) mod planner;
 mod probe;
 mod spine;

@@ -9,6 +9,7 @@ use datafusion::error::Result;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
 use datafusion::physical_expr::expressions::cast;
+use datafusion::physical_plan::statistics::{StatisticsArgs, StatisticsContext};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr};
 use datafusion::physical_planner::{ExtensionPlanner, PhysicalPlanner};
 use featureflight_catalog::listing::EventRange;
@@ -16,8 +17,10 @@ use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::{Error, Instant};
 
 use crate::point_in_time::exec::PointInTimeExec;
+use crate::point_in_time::features::distinct;
 use crate::point_in_time::group::{self, Group};
 use crate::point_in_time::node::{GroupJoin, KnownAt, PointInTimeJoin};
+use crate::point_in_time::passes::Passes;
 use crate::point_in_time::spine::is_time;
 
 /// Plans [`PointInTimeJoin`].
@@ -44,9 +47,15 @@ impl ExtensionPlanner for PointInTimePlanner {
         let physical = |expr: &Expr| {
             planner.create_physical_expr(expr, join.spine.schema(), session, planning_ctx)
         };
+        let spine_rows = StatisticsContext::new()
+            .compute(spine.as_ref(), &StatisticsArgs::new())?
+            .num_rows;
         let mut groups = Vec::with_capacity(join.groups.len());
         for group in &join.groups {
-            groups.push(plan_group(group, &join.scan, join.spine.schema(), &physical).await?);
+            let mut group = plan_group(group, &join.scan, join.spine.schema(), &physical).await?;
+            let features = distinct(&group.features).len();
+            group.passes = Passes::choose(&group.files, &group.table, features, spine_rows);
+            groups.push(group);
         }
         let schema = Arc::clone(join.schema.inner());
         Ok(Some(Arc::new(PointInTimeExec::new(
@@ -108,6 +117,7 @@ async fn plan_group(
         known_at,
         known_by: group.known_by,
         features: group.columns.iter().map(|column| column.feature).collect(),
+        passes: Passes::Two,
     })
 }
 

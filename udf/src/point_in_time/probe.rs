@@ -1,6 +1,7 @@
 //! Phase one of a point-in-time join: versions enter the cells of the spine's index, from many
 //! tasks at once, and the best of each slot is settled at the end.
 
+use std::hint::black_box;
 use std::sync::Arc;
 
 use arrow::array::Array;
@@ -10,15 +11,13 @@ use featureflight_catalog::scan::versions::VersionBatch;
 use featureflight_catalog::{Error, Instant};
 use parking_lot::Mutex;
 
-use crate::point_in_time::index::{Slots, SpineIndex};
+use crate::point_in_time::index::SpineIndex;
+use crate::point_in_time::kept::{Keeper, Kept};
 use crate::point_in_time::node::KnownBy;
 use crate::ranking::cuts::Cuts;
-use crate::ranking::keys::Keys;
+use crate::ranking::keys::{Found, Keys, TOGETHER};
 use crate::ranking::pass::Visit;
 use crate::ranking::rank::{Rank, Ranks};
-
-/// Rows probed together: what they touch fits into the nearest caches.
-const TOGETHER: usize = 1_024;
 
 type Cell = Option<Rank>;
 
@@ -87,16 +86,33 @@ pub(crate) struct Probe {
     progress: Mutex<Progress>,
     /// Versions that entered a cell.
     matched: Count,
+    /// Keeps their features, which come behind the key.
+    keeper: Option<Keeper>,
+}
+
+/// A version that may enter a slot.
+#[derive(Debug)]
+struct Candidate {
+    row: usize,
+    /// The only one that the version may have.
+    key: Found,
+    /// The first of the key's that has reached its event time.
+    slot: usize,
+}
+
+fn numbers(found: &[Candidate]) -> impl Iterator<Item = u32> + Clone {
+    found.iter().map(|version| version.key.number)
 }
 
 /// What one task keeps between its batches.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     hashes: Vec<u64>,
-    /// Rows, and the number and slots of the key each may have.
-    found: Vec<(usize, u32, Slots)>,
+    found: Vec<Candidate>,
     /// Versions and the cells they enter, per stripe.
     entering: Vec<Vec<(usize, Rank)>>,
+    /// Rows of the versions that became the best of a cell.
+    entered: Vec<u32>,
 }
 
 impl Probe {
@@ -107,6 +123,7 @@ impl Probe {
         known_by: KnownBy,
         tasks: usize,
         matched: Count,
+        keeper: Option<Keeper>,
     ) -> Self {
         let cells = Cells::new(index.cells(), tasks);
         Self {
@@ -116,7 +133,13 @@ impl Probe {
             cells,
             progress: Mutex::default(),
             matched,
+            keeper,
         }
+    }
+
+    /// The features that were kept.
+    pub(crate) fn kept(&self) -> Option<Kept> {
+        self.keeper.as_ref().map(Keeper::take)
     }
 
     /// Calls `winner` with every slot that any version reaches and the best one, tombstone or not.
@@ -157,27 +180,34 @@ impl Probe {
             hashes,
             found,
             entering,
+            ..
         } = scratch;
-        self.index.keys.warm(hashes);
+        let index = &self.index;
+        index.keys.warm(hashes);
         found.clear();
         found.extend(hashes.iter().enumerate().filter_map(|(at, hash)| {
             let row = start + at;
-            let (key, slots) = self.index.keys.candidate(*hash, keys, row)?;
-            Some((row, key, slots))
+            let key = index.keys.candidate(*hash, keys, row)?;
+            let slot = 0;
+            (!index.is_out(key, ranks.event_micros(row))).then_some(Candidate { row, key, slot })
         }));
-        self.index.warm(found.iter().map(|(_, _, slots)| *slots));
+        index.warm_keys(numbers(found));
+        index.warm_slots(numbers(found));
+        found.retain_mut(|version| {
+            let slot = index.first(version.key.number, ranks.event_time(version.row));
+            version.slot = slot.unwrap_or_default();
+            slot.is_some()
+        });
+        let rows_have_cuts = index.rows_have_cuts();
+        if !rows_have_cuts {
+            index.warm_newest(found.iter().map(|version| version.slot));
+            found.retain(|version| !index.is_beaten(version.slot, ranks.event_time(version.row)));
+        }
+        index.keys.warm_keys(numbers(found));
         let stripe = self.cells.stripe;
-        for (row, key, slots) in found {
-            let event_time = ranks.event_time(*row);
-            let Some(slot) = self.index.first(*slots, event_time) else {
-                continue;
-            };
-            let rows_have_cuts = self.index.rows_have_cuts();
-            if !rows_have_cuts && self.index.is_beaten(slot, event_time) {
-                continue;
-            }
+        for Candidate { row, key, slot } in found {
             let rank = ranks.get(*row);
-            if !self.cuts.admit(&rank) || !self.index.keys.is(*key, keys, *row) {
+            if !self.cuts.admit(&rank) || !index.keys.is(key.number, keys, *row) {
                 continue;
             }
             let mut enter = |cell: usize| entering[cell / stripe].push((cell % stripe, rank));
@@ -186,9 +216,10 @@ impl Probe {
                     KnownBy::WriteTime => rank.write_time(),
                     KnownBy::ApiInvocationTime => rank.api_invocation_time(),
                 };
-                self.index.enter(*key, *slots, slot, known, enter);
+                index.enter(key.number, *slot, known, enter);
             } else {
-                enter(slot);
+                index.enters(*key, *slot, ranks.event_micros(*row));
+                enter(*slot);
             }
         }
     }
@@ -219,6 +250,7 @@ impl Visit for Probe {
         }
         let ranks = Ranks::try_new(file, batch)?;
         let stripes = &self.cells.stripes;
+        scratch.entered.clear();
         scratch.entering.resize_with(stripes.len(), Vec::new);
         for start in (0..batch.rows).step_by(TOGETHER) {
             let rows = start..batch.rows.min(start + TOGETHER);
@@ -231,13 +263,24 @@ impl Visit for Probe {
             }
             self.matched.add(entering.len());
             let mut cells = stripes[stripe].lock();
+            let taken = |taken, (cell, _): &(usize, Rank)| taken ^ cells[*cell].is_some();
+            black_box(entering.iter().fold(false, taken));
             for (cell, rank) in entering.drain(..) {
                 if cells[cell] < Some(rank) {
                     cells[cell] = Some(rank);
                     let cell = stripe * self.cells.stripe + cell;
                     self.index.entered(cell, rank.event_time());
+                    scratch.entered.push(rank.row);
                 }
             }
+        }
+        if let Some(keeper) = &self.keeper
+            && !scratch.entered.is_empty()
+        {
+            scratch.entered.sort_unstable();
+            scratch.entered.dedup();
+            let features = &batch.features[1..];
+            keeper.keep(file, batch.first_row, &scratch.entered, features)?;
         }
         Ok(())
     }
@@ -270,6 +313,7 @@ mod tests {
             KnownBy::WriteTime,
             1,
             entered,
+            None,
         );
         index.entered(0, at(500));
         assert!(!probe.is_settled(at(400)), "b has no version");

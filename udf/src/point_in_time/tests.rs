@@ -509,7 +509,7 @@ async fn the_plan_can_be_read() {
         .indent(false)
         .to_string();
     let expected = "PointInTimeExec: customers (key=key@1, time=ts@2, max_age=1 month 2 days 1.5 seconds, \
-                    known_at=1970-01-01T01:23:20Z by write_time, features=[text], files=3)";
+                    known_at=1970-01-01T01:23:20Z by write_time, features=[text], files=3, passes=1)";
     assert!(text.starts_with(expected), "{text}");
 }
 

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
+use featureflight_catalog::Result;
+use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::versions::{Columns, VersionBatch};
-use featureflight_catalog::{Error, Result};
-use futures::stream::{BoxStream, StreamExt};
+use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 
 use crate::ranking::pass::History;
@@ -43,49 +44,35 @@ pub(crate) fn by_file(places: &[Place], longest: usize) -> Vec<Range<usize>> {
     ranges
 }
 
-/// The features (positions in the definitions) of `places`, in their order, with the position of
-/// each batch's first row among them. All lie in one file, sorted and distinct.
+/// The features (positions in the definitions) of the places in `runs`, in their order, with the
+/// position of each batch's first row among `places`, which are sorted and distinct. Runs are as
+/// [`by_file`] makes them; at most `ahead` files are opened ahead.
 pub(crate) fn fetch(
     history: &History,
-    places: &[Place],
+    places: &Arc<[Place]>,
+    runs: Vec<Range<usize>>,
     features: &[usize],
+    ahead: usize,
+    metrics: &ScanMetrics,
 ) -> BoxStream<'static, Result<(usize, VersionBatch)>> {
-    let Some(file) = places.first().map(|place| place.file) else {
-        return futures::stream::empty().boxed();
-    };
-    let file = Arc::clone(&history.files[file as usize]);
+    let file = |run: &Range<usize>| Arc::clone(&history.files[places[run.start].file as usize]);
+    let files = runs.iter().map(file).collect();
     let columns = Columns {
         features: features.to_vec(),
         ..Columns::default()
     };
-    let wanted = places.len();
-    let selection = Some(selection(places));
-    let batches = history
+    let mut next: Vec<usize> = runs.iter().map(|run| run.start).collect();
+    let places = Arc::clone(places);
+    let select = move |position: usize| selection(&places[runs[position].clone()]);
+    history
         .reader
-        .read(&history.table, &file, &columns, selection);
-    checked(batches, wanted, file.meta.location.to_string())
-}
-
-/// Ends with an error when fewer or more rows come than were selected: an answer is never short.
-fn checked(
-    batches: BoxStream<'static, Result<VersionBatch>>,
-    wanted: usize,
-    object: String,
-) -> BoxStream<'static, Result<(usize, VersionBatch)>> {
-    let state = (batches, 0_usize, object);
-    futures::stream::try_unfold(state, move |(mut batches, seen, object)| async move {
-        match batches.next().await.transpose()? {
-            Some(batch) => {
-                let rows = batch.rows;
-                Ok(Some(((seen, batch), (batches, seen + rows, object))))
-            }
-            None if seen == wanted => Ok(None),
-            None => Err(Error::data_loss(format!(
-                "{object} gave {seen} of {wanted} selected rows: was it overwritten?"
-            ))),
-        }
-    })
-    .boxed()
+        .read_selected(&history.table, files, select, &columns, ahead, metrics)
+        .map_ok(move |(position, batch)| {
+            let start = next[position];
+            next[position] += batch.rows;
+            (start, batch)
+        })
+        .boxed()
 }
 
 fn selection(places: &[Place]) -> RowSelection {
@@ -138,32 +125,6 @@ mod tests {
             RowSelector::select(1),
         ];
         assert_eq!(selectors, expected);
-    }
-
-    #[tokio::test]
-    async fn too_few_rows_are_an_error_that_names_the_object() {
-        let batch = VersionBatch {
-            first_row: 0,
-            rows: 2,
-            features: Vec::new(),
-            event_time: None,
-            write_time: None,
-            api_invocation_time: None,
-            is_deleted: None,
-        };
-        let rows = |batches: usize, wanted| {
-            let batches: Vec<_> = (0..batches).map(|_| Ok(batch.clone())).collect();
-            let batches = futures::stream::iter(batches).boxed();
-            checked(batches, wanted, "a.parquet".to_owned()).collect::<Vec<_>>()
-        };
-        let whole = rows(2, 4).await;
-        let starts: Vec<_> = whole.into_iter().map(|batch| batch.unwrap().0).collect();
-        assert_eq!(starts, [0, 2]);
-        let error = rows(1, 4).await.pop().unwrap().unwrap_err();
-        assert_eq!(
-            error.message,
-            "a.parquet gave 2 of 4 selected rows: was it overwritten?"
-        );
     }
 
     #[test]

@@ -18,6 +18,9 @@ use featureflight_catalog::scan::prune::SortedKeys;
 use featureflight_catalog::{Error, Kind, Result};
 use foldhash::fast::RandomState;
 
+/// Rows looked up together: what they touch fits into the nearest caches.
+pub(crate) const TOGETHER: usize = 1_024;
+
 /// No key, slot or winner. Numbers stay below it.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -130,8 +133,15 @@ impl Store {
     }
 }
 
+/// What a lookup finds: a key's number, and its place in the table until the next key is inserted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Found {
+    pub(crate) number: u32,
+    place: usize,
+}
+
 /// A place in the table, free while its number is [`NONE`].
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 struct Entry<P> {
     tag: u32,
     number: u32,
@@ -149,6 +159,8 @@ pub(crate) struct KeyIndex<P = ()> {
     /// Two keys have the same tag in one chain, so that a tag does not tell them apart.
     ambiguous: bool,
     store: Store,
+    /// Empty, kept for its memory.
+    numbers: Vec<u32>,
 }
 
 const FEWEST: usize = 16;
@@ -163,7 +175,7 @@ fn tag(hash: u64) -> u32 {
     (hash >> (64 - TAG_BITS)) as u32
 }
 
-impl<P: Copy + Default> KeyIndex<P> {
+impl<P: Default> KeyIndex<P> {
     /// An index for keys of `key_type`, whose rows are hashed with `state`.
     ///
     /// # Errors
@@ -181,6 +193,7 @@ impl<P: Copy + Default> KeyIndex<P> {
             len: 0,
             ambiguous: false,
             store,
+            numbers: Vec::new(),
         })
     }
 
@@ -206,27 +219,62 @@ impl<P: Copy + Default> KeyIndex<P> {
         black_box(hashes.iter().fold(0, read));
     }
 
-    /// The number and payload of the only key that a row may have, which [`Self::is`] must
-    /// confirm; `None` when the index certainly lacks the row's key. `hash` is the row's.
-    pub(crate) fn candidate(&self, hash: u64, keys: &Keys<'_>, row: usize) -> Option<(u32, P)> {
+    /// The only key that a row may have, which [`Self::is`] must confirm; `None` when the index
+    /// certainly lacks the row's key. `hash` is the row's.
+    pub(crate) fn candidate(&self, hash: u64, keys: &Keys<'_>, row: usize) -> Option<Found> {
         let mut place = self.home(hash);
         loop {
             let entry = &self.entries[place];
-            if entry.number == NONE {
+            let number = entry.number;
+            if number == NONE {
                 return None;
             }
-            if entry.tag == tag(hash)
-                && (!self.ambiguous || self.store.holds(entry.number, keys, row))
-            {
-                return Some((entry.number, entry.payload));
+            if entry.tag == tag(hash) && (!self.ambiguous || self.store.holds(number, keys, row)) {
+                return Some(Found { number, place });
             }
             place = self.after(place);
         }
     }
 
+    /// What lies beside a key.
+    pub(crate) fn payload(&self, found: Found) -> &P {
+        &self.entries[found.place].payload
+    }
+
     /// Whether a row's key is the one of this number.
     pub(crate) fn is(&self, number: u32, keys: &Keys<'_>, row: usize) -> bool {
         self.store.holds(number, keys, row)
+    }
+
+    /// Brings near what inserting the rows from `start` on looks at, of which these are the hashes.
+    pub(crate) fn warm_inserts(&mut self, keys: &Keys<'_>, start: usize, hashes: &[u64]) {
+        self.warm(hashes);
+        let mut numbers = std::mem::take(&mut self.numbers);
+        let candidate = |(row, hash): (usize, &u64)| self.candidate(*hash, keys, row);
+        let found = (start..).zip(hashes).filter_map(candidate);
+        numbers.extend(found.map(|found| found.number));
+        self.warm_keys(numbers.iter().copied());
+        numbers.clear();
+        self.numbers = numbers;
+    }
+
+    /// Brings the keys of these numbers near, for [`Self::is`].
+    pub(crate) fn warm_keys(&self, numbers: impl Iterator<Item = u32> + Clone) {
+        let numbers = numbers.map(|number| number as usize);
+        match &self.store {
+            Store::Integer(values) => {
+                black_box(numbers.fold(0, |sum, number| sum ^ values[number]));
+            }
+            Store::Double(values) => {
+                black_box(numbers.fold(0, |sum, number| sum ^ values[number]));
+            }
+            Store::Text(arena, ends) => {
+                black_box(numbers.clone().fold(0, |sum, number| sum ^ ends[number]));
+                let first = |number| Store::text(arena, ends, number).first();
+                let read = |sum, number| sum ^ first(number).copied().unwrap_or_default();
+                black_box(numbers.fold(0, read));
+            }
+        }
     }
 
     /// The number of a row's key, which must not be null: the old one, or the next.
@@ -294,13 +342,13 @@ impl<P: Copy + Default> KeyIndex<P> {
         }
     }
 
-    /// Sets what lookups find beside each number.
-    pub(crate) fn attach(&mut self, payload: impl Fn(u32) -> P) {
-        for entry in &mut self.entries {
-            if entry.number != NONE {
-                entry.payload = payload(entry.number);
-            }
-        }
+    /// Every key, in no order.
+    pub(crate) fn all(&self) -> impl Iterator<Item = Found> {
+        let taken = |(place, entry): (usize, &Entry<P>)| {
+            let number = entry.number;
+            (number != NONE).then_some(Found { number, place })
+        };
+        self.entries.iter().enumerate().filter_map(taken)
     }
 
     /// The keys, to look for in statistics; `None` when they are too many for that to pay.
@@ -332,19 +380,21 @@ impl<P: Copy + Default> KeyIndex<P> {
     }
 }
 
-fn free<P: Copy + Default>(entries: usize) -> Vec<Entry<P>> {
-    let free = Entry {
+fn free<P: Default>(entries: usize) -> Vec<Entry<P>> {
+    let free = || Entry {
         tag: 0,
         number: NONE,
         payload: P::default(),
     };
-    vec![free; entries]
+    std::iter::repeat_with(free).take(entries).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{ArrayRef, BooleanArray};
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+    use arrow::array::{ArrayRef, BooleanArray};
 
     use super::*;
 
@@ -359,7 +409,8 @@ mod tests {
             index.warm(&hashes);
             for (row, hash) in hashes.iter().enumerate() {
                 let number = index.insert(*hash, &keys, row).unwrap();
-                assert_eq!(index.candidate(*hash, &keys, row), Some((number, ())));
+                let found = index.candidate(*hash, &keys, row).unwrap();
+                assert_eq!(found.number, number);
                 assert!(index.is(number, &keys, row));
                 numbers.push(number);
             }
@@ -395,20 +446,25 @@ mod tests {
     fn payloads_are_found() {
         let column = Int64Array::from((0..1_000).collect::<Vec<i64>>());
         let keys = Keys::try_new(&column).unwrap();
-        let mut index = KeyIndex::try_new(&DataType::Int64, RandomState::default()).unwrap();
+        let mut index: KeyIndex<AtomicU32> =
+            KeyIndex::try_new(&DataType::Int64, RandomState::default()).unwrap();
         let mut hashes = Vec::new();
         keys.hash(index.state(), 0..1_000, &mut hashes);
         for (row, hash) in hashes.iter().enumerate().take(500) {
             index.insert(*hash, &keys, row).unwrap();
         }
-        index.attach(|number| u64::from(number) * 3);
+        assert_eq!(index.all().count(), 500);
+        for found in index.all() {
+            index.payload(found).store(found.number * 3, Relaxed);
+        }
         for (number, row) in (0..500_u32).zip(0..) {
-            let found = index.candidate(hashes[row], &keys, row);
-            assert_eq!(found, Some((number, u64::from(number) * 3)));
+            let found = index.candidate(hashes[row], &keys, row).unwrap();
+            assert_eq!(found.number, number);
+            assert_eq!(index.payload(found).load(Relaxed), number * 3);
         }
         let confirmed = |row: &usize| {
             let found = index.candidate(hashes[*row], &keys, *row);
-            found.is_some_and(|(number, _)| index.is(number, &keys, *row))
+            found.is_some_and(|found| index.is(found.number, &keys, *row))
         };
         assert_eq!((500..1_000).filter(confirmed).count(), 0);
     }
@@ -425,8 +481,8 @@ mod tests {
         }
         assert!(index.ambiguous);
         for row in 0..7 {
-            let found = index.candidate(0, &keys, row);
-            assert_eq!(found, Some((row as u32, ())));
+            let found = index.candidate(0, &keys, row).unwrap();
+            assert_eq!(found.number, row as u32);
         }
         assert_eq!(index.candidate(0, &keys, 7), None);
         for row in 7..100 {

@@ -15,9 +15,8 @@ use featureflight_catalog::{Error, Instant};
 use futures::stream::TryStreamExt;
 use tokio::task::{JoinError, coop};
 
-/// Files that one task of phase two reads at once, so that it decodes one while it waits for
-/// another.
-pub(crate) const OPEN_FILES: usize = 4;
+/// Files that one task of phase two opens ahead of the one it decodes.
+pub(crate) const AHEAD: usize = 8;
 
 /// The files one operator reads, in the order of their object keys.
 #[derive(Debug, Clone)]

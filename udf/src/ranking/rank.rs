@@ -93,6 +93,11 @@ impl<'a> Ranks<'a> {
         self.event.get(row)
     }
 
+    /// The event time without what it has beyond the microseconds.
+    pub(crate) fn event_micros(&self, row: usize) -> i64 {
+        self.event.micros[row]
+    }
+
     pub(crate) fn get(&self, row: usize) -> Rank {
         let event = self.event.get(row);
         let api = self.api.get(row);

@@ -1,6 +1,7 @@
 //! Phase one of state: the top-ranked version of every record, in a sharded hash map.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
 
 use arrow::array::{Array, AsArray, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::SchemaRef;
@@ -16,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::ranking::cuts::Cuts;
 use crate::ranking::fetch::Place;
-use crate::ranking::keys::{KeyIndex, Keys};
+use crate::ranking::keys::{KeyIndex, Keys, TOGETHER};
 use crate::ranking::pass::Visit;
 use crate::ranking::rank::{Rank, Ranks};
 
@@ -42,22 +43,32 @@ impl KeyFilter {
     }
 }
 
+/// The event time of a record's best version, in microseconds: beside its key, so that the rank is
+/// not looked at for versions that are older.
+#[derive(Debug)]
+struct Newest(AtomicI64);
+
+impl Default for Newest {
+    fn default() -> Self {
+        Self(AtomicI64::new(i64::MIN))
+    }
+}
+
 /// Records by number, and the best version of each so far.
 #[derive(Debug)]
 struct Shard {
-    records: KeyIndex,
+    records: KeyIndex<Newest>,
     best: Vec<Rank>,
     reserved: usize,
 }
-
-/// Rows looked up together: what they touch fits into the nearest caches.
-const TOGETHER: usize = 1_024;
 
 /// What one task keeps between its batches.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     hashes: Vec<u64>,
     shards: Vec<ShardRows>,
+    /// The number that the record of each row may have, and its newest event time.
+    found: Vec<Option<(u32, i64)>>,
 }
 
 /// The rows of one shard and their hashes.
@@ -174,7 +185,11 @@ impl Visit for Best {
             let message = format!("a version of {name} has no record identifier");
             return Err(Error::data_loss(message).into());
         }
-        let Scratch { hashes, shards } = scratch;
+        let Scratch {
+            hashes,
+            shards,
+            found,
+        } = scratch;
         shards.resize_with(self.shards.len(), ShardRows::default);
         keys.hash(&self.hasher, 0..batch.rows, hashes);
         for (row, hash) in hashes.iter().enumerate() {
@@ -193,10 +208,7 @@ impl Visit for Best {
             }
             let mut shard = shard.lock();
             for (rows, hashes) in new.rows.chunks(TOGETHER).zip(new.hashes.chunks(TOGETHER)) {
-                shard.records.warm(hashes);
-                for (row, hash) in rows.iter().zip(hashes) {
-                    shard.offer(*hash, &keys, *row, &ranks, &self.cuts)?;
-                }
+                shard.offer(rows, hashes, &keys, &ranks, &self.cuts, found)?;
             }
             shard.reserve(&self.reservation)?;
             new.rows.clear();
@@ -207,23 +219,47 @@ impl Visit for Best {
 }
 
 impl Shard {
+    /// Offers versions, of which `hashes` are those of their keys. Each step runs over all rows
+    /// before the next, so that what they wait for overlaps.
     fn offer(
         &mut self,
-        hash: u64,
+        rows: &[usize],
+        hashes: &[u64],
         keys: &Keys<'_>,
-        row: usize,
         ranks: &Ranks<'_>,
         cuts: &Cuts,
+        found: &mut Vec<Option<(u32, i64)>>,
     ) -> Result<()> {
-        let rank = ranks.get(row);
-        if !cuts.admit(&rank) {
-            return Ok(());
-        }
-        let number = self.records.insert(hash, keys, row)? as usize;
-        match self.best.get_mut(number) {
-            Some(best) if *best < rank => *best = rank,
-            Some(_) => {}
-            None => self.best.push(rank),
+        self.records.warm(hashes);
+        found.clear();
+        let records = &self.records;
+        found.extend(rows.iter().zip(hashes).map(|(row, hash)| {
+            let found = records.candidate(*hash, keys, *row)?;
+            Some((found.number, records.payload(found).0.load(Relaxed)))
+        }));
+        records.warm_keys(found.iter().flatten().map(|(number, _)| *number));
+        for ((row, hash), found) in rows.iter().zip(hashes).zip(found) {
+            let known = found.filter(|(number, _)| self.records.is(*number, keys, *row));
+            if known.is_some_and(|(_, newest)| newest > ranks.event_micros(*row)) {
+                continue;
+            }
+            let rank = ranks.get(*row);
+            if !cuts.admit(&rank) {
+                continue;
+            }
+            let number = match known {
+                Some((number, _)) => number,
+                None => self.records.insert(*hash, keys, *row)?,
+            };
+            match self.best.get_mut(number as usize) {
+                Some(best) if *best < rank => *best = rank,
+                Some(_) => continue,
+                None => self.best.push(rank),
+            }
+            if let Some(record) = self.records.candidate(*hash, keys, *row) {
+                let newest = &self.records.payload(record).0;
+                newest.store(rank.event_time().micros, Relaxed);
+            }
         }
         Ok(())
     }

@@ -7,24 +7,33 @@
 //! - Partitions: slices of the winners, in runs of one file. All share one phase one.
 //! - Memory: the rank and identifier of every record seen (phase one), then the place of every
 //!   winner; reserved in the pool, `ResourcesExhausted` when it does not fit. Nothing spills.
+//! - Records that operators above do not want, as far as they know it when this starts, may be
+//!   left out.
 //! - Nulls: a version without a record identifier is an error that names the group.
 //! - Ends when its streams are dropped; can be executed again.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::Statistics;
 use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::config::ConfigOptions;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType};
+use datafusion::physical_plan::filter_pushdown::{
+    ChildPushdownResult, FilterPushdownPhase, FilterPushdownPropagation, PushedDown,
+};
 use datafusion::physical_plan::metrics::{
     BaselineMetrics, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
 };
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning,
@@ -32,6 +41,7 @@ use datafusion::physical_plan::{
 };
 use featureflight_catalog::Error;
 use featureflight_catalog::listing::FileList;
+use featureflight_catalog::scan::estimate::estimated;
 use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::scan::prune::Prune;
@@ -42,9 +52,10 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use crate::clock::Clocks;
 use crate::ranking::cuts::Cuts;
 use crate::ranking::fetch::{Place, by_file, fetch};
-use crate::ranking::pass::{History, OPEN_FILES, PassMetrics, pass};
+use crate::ranking::pass::{AHEAD, History, PassMetrics, pass};
 use crate::ranking::rank;
 use crate::state::best::{Best, KeyFilter};
+use crate::state::filters;
 use crate::state::once::Once;
 
 /// Winners of one file that one partition fetches in one go.
@@ -62,6 +73,9 @@ pub(crate) struct StateExec {
     /// Positions in the group's definitions.
     projection: Vec<usize>,
     limit: Option<usize>,
+    /// What joins and others above turn out to want: known when this runs.
+    wanted: Vec<Arc<dyn PhysicalExpr>>,
+    statistics: Arc<Statistics>,
     properties: Arc<PlanProperties>,
     winners: Arc<Once<Winners>>,
     metrics: ExecutionPlanMetricsSet,
@@ -70,7 +84,7 @@ pub(crate) struct StateExec {
 /// What phase one hands to every partition.
 #[derive(Debug)]
 struct Winners {
-    places: Vec<Place>,
+    places: Arc<[Place]>,
     _memory: MemoryReservation,
 }
 
@@ -90,6 +104,7 @@ impl StateExec {
         target_partitions: usize,
     ) -> Result<Self> {
         let schema = Arc::new(table.state_schema.project(&projection)?);
+        let statistics = Arc::new(estimated(&files, &schema));
         // A limit reads little, and one partition finds the same rows again.
         let most = if limit.is_some() {
             1
@@ -116,14 +131,38 @@ impl StateExec {
             filter,
             projection,
             limit,
+            wanted: Vec::new(),
+            statistics,
             properties: Arc::new(properties),
             winners: Once::new(partitions),
             metrics: ExecutionPlanMetricsSet::new(),
         })
     }
 
+    /// The same state, not yet computed, of records that operators above want.
+    fn wanting(&self, wanted: Vec<Arc<dyn PhysicalExpr>>) -> Self {
+        Self {
+            history: self.history.clone(),
+            clocks: self.clocks,
+            listed: self.listed,
+            pruned: self.pruned,
+            filter: self.filter.clone(),
+            projection: self.projection.clone(),
+            limit: self.limit,
+            wanted,
+            statistics: Arc::clone(&self.statistics),
+            properties: Arc::clone(&self.properties),
+            winners: Once::new(self.partitions()),
+            metrics: ExecutionPlanMetricsSet::new(),
+        }
+    }
+
     fn partitions(&self) -> usize {
         self.properties.partitioning.partition_count()
+    }
+
+    fn read_metrics(&self) -> ScanMetrics {
+        ScanMetrics::from_counters(|name| MetricBuilder::new(&self.metrics).global_counter(name))
     }
 
     /// Phase one, as a future that owns all it needs.
@@ -135,7 +174,7 @@ impl StateExec {
             .register(context.memory_pool());
         let counter = |name| MetricBuilder::new(&self.metrics).global_counter(name);
         let metrics = PassMetrics {
-            files: ScanMetrics::from_counters(counter),
+            files: self.read_metrics(),
             versions_probed: counter("versions_probed"),
         };
         metrics.files.files_listed.add(self.listed);
@@ -143,23 +182,23 @@ impl StateExec {
         let records = counter("records");
         let tasks = context.session_config().target_partitions();
         let (history, filter) = (self.history.clone(), self.filter.clone());
+        let wanted = self.wanted.clone();
         let cuts = Cuts::from(self.clocks);
-        let prune = Prune {
-            keys: filter
-                .as_ref()
-                .and_then(|filter| filter.keys.clone())
-                .map(|keys| keys as _),
-            ..cuts.prune()
-        };
         async move {
             let table = Arc::clone(&history.table);
+            let filter = filters::narrowed(&table, filter, &wanted)?;
+            let keys = filter.as_ref().and_then(|filter| filter.keys.clone());
+            let prune = Prune {
+                keys: keys.map(|keys| keys as _),
+                ..cuts.prune()
+            };
             let best = Arc::new(Best::try_new(&table, cuts, filter, tasks, reservation)?);
             let columns = rank::columns(table.record_identifier);
             pass(&history, &columns, prune, tasks, &best, &metrics).await?;
             let (places, memory) = best.winners()?;
             records.add(places.len());
             Ok(Winners {
-                places,
+                places: places.into(),
                 _memory: memory,
             })
         }
@@ -168,22 +207,23 @@ impl StateExec {
 
 /// Phase two of one partition: the features of its slice of the winners.
 fn features(
-    history: History,
-    projection: Vec<usize>,
+    history: &History,
+    projection: &[usize],
     schema: SchemaRef,
     winners: Arc<Winners>,
-    slice: impl Iterator<Item = std::ops::Range<usize>> + Send + 'static,
-    open_files: usize,
+    runs: Vec<Range<usize>>,
+    ahead: usize,
+    metrics: &ScanMetrics,
 ) -> BoxStream<'static, Result<RecordBatch>> {
     if projection.is_empty() {
         // Only the number of rows is asked for: no file has to be opened.
-        let counts = slice.map(move |range| rows(&schema, Vec::new(), range.len()));
+        let counts = runs.into_iter();
+        let counts = counts.map(move |run| rows(&schema, Vec::new(), run.len()));
         return stream::iter(counts).boxed();
     }
-    stream::iter(slice)
-        .map(move |range| fetch(&history, &winners.places[range], &projection))
-        .flatten_unordered(open_files)
+    fetch(history, &winners.places, runs, projection, ahead, metrics)
         .map(move |batch| {
+            let _held = &winners;
             let (_, batch) = batch.map_err(DataFusionError::from)?;
             let VersionBatch {
                 features,
@@ -281,6 +321,9 @@ impl DisplayAs for StateExec {
         if let Some(filter) = &self.filter {
             write!(f, ", predicate={}", filter.predicate)?;
         }
+        for wanted in &self.wanted {
+            write!(f, ", wanted={wanted}")?;
+        }
         if let Some(limit) = self.limit {
             write!(f, ", limit={limit}")?;
         }
@@ -305,7 +348,8 @@ impl ExecutionPlan for StateExec {
         &self,
         f: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
     ) -> Result<TreeNodeRecursion> {
-        apply_expression_roots(self.filter.iter().map(|filter| &filter.predicate), f)
+        let filter = self.filter.iter().map(|filter| &filter.predicate);
+        apply_expression_roots(filter.chain(&self.wanted), f)
     }
 
     fn replace_children(
@@ -313,18 +357,8 @@ impl ExecutionPlan for StateExec {
         _children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self {
-            history: self.history.clone(),
-            clocks: self.clocks,
-            listed: self.listed,
-            pruned: self.pruned,
-            filter: self.filter.clone(),
-            projection: self.projection.clone(),
-            limit: self.limit,
-            properties: Arc::clone(&self.properties),
-            winners: Once::new(self.partitions()),
-            metrics: ExecutionPlanMetricsSet::new(),
-        }))
+        // Also called to run a plan again, when what operators above want may have changed.
+        Ok(Arc::new(self.wanting(Vec::new())))
     }
 
     fn with_new_children(
@@ -349,20 +383,15 @@ impl ExecutionPlan for StateExec {
         let winners = self.winners.join(partition, || self.rank(&context));
         let (history, projection) = (self.history.clone(), self.projection.clone());
         let schema = self.schema();
-        let open_files = if self.limit.is_some() { 1 } else { OPEN_FILES };
+        let ahead = if self.limit.is_some() { 1 } else { AHEAD };
+        let read = self.read_metrics();
         let batches = stream::once(winners).map_ok({
             let schema = Arc::clone(&schema);
             move |winners| {
                 let runs = by_file(&winners.places, LONGEST_RUN);
                 let slice = runs.into_iter().skip(partition).step_by(partitions);
-                features(
-                    history.clone(),
-                    projection.clone(),
-                    Arc::clone(&schema),
-                    winners,
-                    slice,
-                    open_files,
-                )
+                let (schema, slice) = (Arc::clone(&schema), slice.collect());
+                features(&history, &projection, schema, winners, slice, ahead, &read)
             }
         });
         let batches = batches.try_flatten().boxed();
@@ -375,5 +404,36 @@ impl ExecutionPlan for StateExec {
 
     fn metrics(&self) -> Option<MetricsSet> {
         Some(self.metrics.clone_inner())
+    }
+
+    fn statistics_from_inputs(
+        &self,
+        _: &[Arc<Statistics>],
+        _: &StatisticsArgs,
+    ) -> Result<Arc<Statistics>> {
+        Ok(Arc::clone(&self.statistics))
+    }
+
+    /// Takes what operators above learn of the records they want while they run: the keys of a
+    /// hash join's other side. They still look themselves.
+    fn handle_child_pushdown_result(
+        &self,
+        phase: FilterPushdownPhase,
+        above: ChildPushdownResult,
+        _: &ConfigOptions,
+    ) -> Result<FilterPushdownPropagation<Arc<dyn ExecutionPlan>>> {
+        let mut wanted = self.wanted.clone();
+        if phase == FilterPushdownPhase::Post && self.limit.is_none() {
+            let filters = above.parent_filters.iter().map(|above| &above.filter);
+            wanted.extend(filters.filter_map(|filter| {
+                filters::learnt_of_record_identifier(&self.history.table, &self.projection, filter)
+            }));
+        }
+        let refused = vec![PushedDown::No; above.parent_filters.len()];
+        let answer = FilterPushdownPropagation::with_parent_pushdown_result(refused);
+        if wanted.len() == self.wanted.len() {
+            return Ok(answer);
+        }
+        Ok(answer.with_updated_node(Arc::new(self.wanting(wanted))))
     }
 }

@@ -3,14 +3,19 @@
 use std::sync::Arc;
 
 use arrow::compute::cast;
-use arrow::datatypes::{DataType, Schema};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::Session;
-use datafusion::common::tree_node::TreeNode;
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, ScalarValue};
 use datafusion::error::Result;
 use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::utils::conjunction;
-use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee};
+use datafusion::physical_expr::conjunction as conjunction_of;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee, collect_columns};
+use datafusion::physical_expr_common::physical_expr::{
+    snapshot_generation, snapshot_physical_expr,
+};
 use datafusion::physical_plan::PhysicalExpr;
 use featureflight_catalog::Error;
 use featureflight_catalog::scan::prune::SortedKeys;
@@ -60,16 +65,67 @@ pub(crate) fn physical(
     let Some(predicate) = conjunction(filters.iter().cloned()) else {
         return Ok(None);
     };
-    let field = table.state_schema.field(table.record_identifier).clone();
-    let schema = Arc::new(Schema::new(vec![field]));
+    let schema = key_schema(table);
     let predicate =
         session.create_physical_expr(predicate, &DFSchema::try_from(Arc::clone(&schema))?)?;
-    let keys = named_keys(&predicate);
-    Ok(Some(KeyFilter {
+    Ok(Some(key_filter(schema, predicate)))
+}
+
+/// The record identifier alone.
+fn key_schema(table: &FeatureTable) -> SchemaRef {
+    let field = table.state_schema.field(table.record_identifier).clone();
+    Arc::new(Schema::new(vec![field]))
+}
+
+fn key_filter(schema: SchemaRef, predicate: Arc<dyn PhysicalExpr>) -> KeyFilter {
+    KeyFilter {
+        keys: named_keys(&predicate),
         schema,
         predicate,
-        keys,
-    }))
+    }
+}
+
+/// A predicate that is known only when the plan runs, over the columns of `projection`, as one over
+/// [`key_schema`]; `None` for others, and where it looks at more than the record identifier. Double
+/// identifiers are left out, as in [`on_record_identifier`].
+pub(crate) fn learnt_of_record_identifier(
+    table: &FeatureTable,
+    projection: &[usize],
+    filter: &Arc<dyn PhysicalExpr>,
+) -> Option<Arc<dyn PhysicalExpr>> {
+    let field = table.state_schema.field(table.record_identifier);
+    let of_identifier =
+        |column: &Column| projection.get(column.index()) == Some(&table.record_identifier);
+    let fits = snapshot_generation(filter) > 0
+        && *field.data_type() != DataType::Float64
+        && collect_columns(filter).iter().all(of_identifier);
+    let identifier: Arc<dyn PhysicalExpr> = Arc::new(Column::new(field.name(), 0));
+    let moved = Arc::clone(filter).transform(|expr| {
+        Ok(match expr.downcast_ref::<Column>() {
+            Some(_) => Transformed::yes(Arc::clone(&identifier)),
+            None => Transformed::no(expr),
+        })
+    });
+    fits.then_some(moved.ok()?.data)
+}
+
+/// `filter` and what is known by now of `wanted`, which [`learnt_of_record_identifier`] made.
+///
+/// # Errors
+/// Those of reading a predicate.
+pub(crate) fn narrowed(
+    table: &FeatureTable,
+    filter: Option<KeyFilter>,
+    wanted: &[Arc<dyn PhysicalExpr>],
+) -> Result<Option<KeyFilter>> {
+    if wanted.is_empty() {
+        return Ok(filter);
+    }
+    let mut parts: Vec<_> = filter.into_iter().map(|filter| filter.predicate).collect();
+    for wanted in wanted {
+        parts.push(snapshot_physical_expr(Arc::clone(wanted))?);
+    }
+    Ok(Some(key_filter(key_schema(table), conjunction_of(parts))))
 }
 
 /// The records that can pass a predicate that names them.

@@ -78,7 +78,7 @@ impl Relation for Raw {
         let (projection, schema) = (Arc::clone(&self.projection), Arc::clone(&self.schema));
         let (settings, metrics) = (self.reader.settings(), metrics.clone());
         let origin = reader.origin(&table.files, Some(settings.requests_in_flight));
-        run_through(files, settings, move |file| {
+        run_through(files, settings.into(), move |_, file| {
             let request = Request {
                 table: Arc::clone(&table),
                 reader: Arc::clone(&reader),
@@ -89,7 +89,7 @@ impl Relation for Raw {
             };
             request.open(metrics.clone())
         })
-        .map_ok(|(_, batch)| batch)
+        .map_ok(|(_, _, batch)| batch)
         .boxed()
     }
 }

@@ -634,10 +634,10 @@ async fn selections_pick_rows_of_the_whole_file() {
             features: vec![2],
             ..Columns::default()
         };
-        let metrics = crate::scan::files::ScanMetrics::unobserved();
         for columns in [columns, Columns::default()] {
             let batches: Vec<_> = context
-                .read_rows(&table, file, &columns, selection.clone(), &metrics)
+                .reader
+                .read(&table, file, &columns, Some(selection.clone()))
                 .try_collect()
                 .await
                 .expect("rows");
@@ -689,8 +689,11 @@ async fn a_selection_fetches_only_its_row_groups() {
     };
     let metrics = crate::scan::files::ScanMetrics::unobserved();
     let selection = RowSelection::from_consecutive_ranges(std::iter::once(5..6), rows);
+    let files = vec![Arc::clone(file)];
+    let select = move |_| selection.clone();
     let batches: Vec<_> = context
-        .read_rows(&table, file, &columns, selection, &metrics)
+        .reader
+        .read_selected(&table, files, select, &columns, 1, &metrics)
         .try_collect()
         .await
         .expect("rows");
