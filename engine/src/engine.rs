@@ -11,7 +11,7 @@ use datafusion::execution::SessionState;
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::Result;
 use featureflight_catalog::listing::Lister;
-use featureflight_catalog::scan::versions::FileReader;
+use featureflight_catalog::scan::versions::{FileReader, ReadSettings};
 use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
@@ -32,6 +32,8 @@ pub struct EngineOptions {
     /// Life of a cached listing; zero turns the cache off.
     pub list_cache_ttl: Duration,
     pub footer_cache_bytes: usize,
+    /// How a query reads ahead.
+    pub read: ReadSettings,
     /// Memory all queries share.
     pub memory_limit_bytes: usize,
     /// Where intermediate results go that do not fit in memory; the system's temporary directory
@@ -56,6 +58,7 @@ impl Default for EngineOptions {
         Self {
             list_cache_ttl: Duration::from_secs(30),
             footer_cache_bytes: 64 << 20,
+            read: ReadSettings::default(),
             memory_limit_bytes: 2 << 30,
             spill_directory: None,
             spill_limit_bytes: 50 << 30,
@@ -110,7 +113,9 @@ impl Engine {
     pub fn new(catalog: Arc<Catalog>, options: EngineOptions) -> Result<Arc<Self>> {
         let threads = (options.target_partitions * 2).max(8);
         let lister = Arc::new(Lister::new(options.list_cache_ttl));
-        let reader = FileReader::new(options.footer_cache_bytes).correcting(&lister);
+        let reader = FileReader::new(options.footer_cache_bytes)
+            .with_settings(options.read)
+            .correcting(&lister);
         let core = Arc::new(Core {
             catalog: Arc::clone(&catalog),
             base: crate::runtime::base_state(&options)?,

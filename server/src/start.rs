@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use featureflight_catalog::scan::versions::ReadSettings;
 use featureflight_catalog::snapshot::{Catalog, RefreshTask};
 use featureflight_catalog::source::CatalogSource;
 use featureflight_catalog::source::aws::{AwsOptions, AwsSource, load_config};
@@ -78,6 +79,8 @@ fn options(config: &EngineConfig) -> Result<EngineOptions> {
     let EngineConfig {
         list_cache_ttl,
         footer_cache,
+        requests_in_flight,
+        read_ahead,
         memory_limit,
         spill_directory,
         spill_limit,
@@ -95,6 +98,10 @@ fn options(config: &EngineConfig) -> Result<EngineOptions> {
     Ok(EngineOptions {
         list_cache_ttl: list_cache_ttl.0,
         footer_cache_bytes: size(footer_cache.0)?,
+        read: ReadSettings {
+            requests_in_flight: *requests_in_flight,
+            bytes_ahead: read_ahead.0,
+        },
         memory_limit_bytes: size(memory_limit.0)?,
         spill_directory: spill_directory.clone(),
         spill_limit_bytes: spill_limit.0,

@@ -99,7 +99,7 @@ impl Default for ReadSettings {
     fn default() -> Self {
         Self {
             requests_in_flight: 32,
-            bytes_ahead: 64 * 1024 * 1024,
+            bytes_ahead: 32 * 1024 * 1024,
         }
     }
 }

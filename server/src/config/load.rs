@@ -141,6 +141,7 @@ impl Config {
             ("server.max_streams", self.server.max_streams as usize),
             ("server.max_sessions", self.server.max_sessions),
             ("engine.target_partitions", self.engine.target_partitions),
+            ("engine.requests_in_flight", self.engine.requests_in_flight),
             (
                 "engine.max_running_queries",
                 self.engine.max_running_queries,

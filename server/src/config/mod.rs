@@ -129,6 +129,10 @@ pub struct EngineConfig {
     /// Life of a cached listing; 0 lists on every statement.
     pub list_cache_ttl: Span,
     pub footer_cache: Bytes,
+    /// Requests to the object store that one operator of a query has in flight.
+    pub requests_in_flight: usize,
+    /// Bytes of files that one operator of a query fetches before they are decoded, about.
+    pub read_ahead: Bytes,
     /// Memory all queries share. Half of the machine's by default.
     pub memory_limit: Bytes,
     /// The system's temporary directory when absent.
@@ -152,6 +156,8 @@ impl Default for EngineConfig {
         Self {
             list_cache_ttl: Span::from_secs(30),
             footer_cache: Bytes(256 << 20),
+            requests_in_flight: 32,
+            read_ahead: Bytes(32 << 20),
             memory_limit: Bytes(machine::memory_bytes() / 2),
             spill_directory: None,
             spill_limit: Bytes(8 << 30),

@@ -118,7 +118,7 @@ impl Source {
             };
             let mut start = run.start;
             for columns in kept {
-                let rows = columns.first().map_or(0, |column| column.len());
+                let rows = columns.first().map_or(0, Array::len);
                 let chunk = (start, columns);
                 hold(&chunk)?;
                 chunks.push(chunk);

@@ -356,7 +356,9 @@ impl SpineIndex {
     pub(crate) fn warm_slots(&self, keys: impl Iterator<Item = u32>) {
         let read = |sum, key| {
             let Range { start, end } = self.slots_of(key);
-            sum ^ self.micros[start] ^ self.micros[(start + end) / 2] ^ self.micros[end - 1]
+            sum ^ self.micros[start]
+                ^ self.micros[usize::midpoint(start, end)]
+                ^ self.micros[end - 1]
         };
         black_box(keys.fold(0, read));
     }
