@@ -18,7 +18,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use featureflight_catalog::Error;
 use featureflight_udf::planner::relations::OneCatalog;
 
-use crate::metadata::{Browse, TableInfo, own_relations, schema_names};
+use crate::metadata::{Browse, LOCAL_TEMPORARY, TableInfo, own_relations, schema_names};
 use crate::session::SessionView;
 use crate::settings::Setting;
 use crate::system::{self, SYSTEM, SystemContext};
@@ -176,7 +176,7 @@ fn settings_schema() -> SchemaRef {
 fn settings_table(session: &SessionView) -> PlanResult<MemTable> {
     let settings = Setting::ALL;
     let names: StringArray = settings.iter().map(|s| Some(s.to_string())).collect();
-    let values: StringArray = settings.iter().map(|s| s.get(session.clocks)).collect();
+    let values: StringArray = settings.iter().map(|s| s.get(&session.settings)).collect();
     let about: StringArray = settings.iter().map(|s| Some(s.description())).collect();
     let columns = vec![
         Arc::new(names) as _,
@@ -215,10 +215,10 @@ impl CatalogProvider for BrowsedCatalog {
 }
 
 fn kind_of(table: &TableInfo) -> TableType {
-    if table.kind == "VIEW" {
-        TableType::View
-    } else {
-        TableType::Base
+    match table.kind {
+        "VIEW" => TableType::View,
+        LOCAL_TEMPORARY => TableType::Temporary,
+        _ => TableType::Base,
     }
 }
 

@@ -11,17 +11,19 @@ use datafusion::sql::sqlparser::ast;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use featureflight_catalog::snapshot::CatalogSnapshot;
-use featureflight_catalog::{Error, Instant, Result};
+use featureflight_catalog::{Error, Result};
 use featureflight_udf::{Clocks, TempView};
 
 use crate::boundary::announced;
+use crate::caller::Caller;
 use crate::error::{classify, internal};
 use crate::metadata::{CATALOG, nearest, schema_names};
 use crate::pinning::Scope;
-use crate::session::{DEFAULT_SCHEMA, Session};
-use crate::settings::Setting;
+use crate::session::DEFAULT_SCHEMA;
+use crate::settings::{Setting, Value};
 use crate::statement::{Command, parts};
 use crate::views::{CreateView, folded};
+use crate::writes;
 
 /// What every statement with an effect answers: one row, `OK`.
 pub(crate) fn schema() -> SchemaRef {
@@ -49,10 +51,12 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
             }
             Ok(Vec::new())
         }
-        Command::DropViews(drop) => {
-            drop.found(&scope.session.views)?;
+        Command::Drop(drop) => {
+            drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
             Ok(Vec::new())
         }
+        Command::Write(target) => writes::begin(&target),
+        Command::Cancel(_) => Ok(Vec::new()),
         Command::Set(_, None) | Command::Reset(_) | Command::Show(_) | Command::Query(_) => {
             Ok(Vec::new())
         }
@@ -60,24 +64,33 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
 }
 
 /// Has the effect.
-pub(crate) async fn apply(scope: &Scope, session: &Session, command: Command) -> Result<()> {
+pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> Result<()> {
+    let session = &caller.session;
     if !matches!(command, Command::Set(..)) {
         no_parameters(scope)?;
     }
     match command {
         Command::Set(setting, value) => {
+            caller.may_change(setting)?;
             let value = match value {
-                Some(value) => Some(instant(scope, setting, value).await?),
+                Some(value) => Some(constant(scope, setting, value).await?),
                 None => None,
             };
-            session.update_clocks(|clocks| setting.put(clocks, value));
+            session.update_settings(|settings| setting.put(settings, value));
         }
-        Command::Reset(settings) => session.update_clocks(|clocks| {
-            for setting in &settings {
-                setting.put(clocks, None);
+        Command::Reset(settings) => {
+            // RESET ALL leaves alone what is not the session's to change.
+            let all = settings.len() > 1;
+            for setting in settings {
+                match caller.may_change(setting) {
+                    Ok(()) => session.update_settings(|settings| setting.put(settings, None)),
+                    Err(_) if all => {}
+                    Err(fixed) => return Err(fixed),
+                }
             }
-        }),
+        }
         Command::Use(name) => {
+            caller.may_change_schema()?;
             session.set_schema(schema_named(&scope.core.catalog.snapshot(), &name)?);
         }
         Command::CreateView(view) => {
@@ -86,7 +99,16 @@ pub(crate) async fn apply(scope: &Scope, session: &Session, command: Command) ->
                 session.put_view(view.name.clone(), made, columns)?;
             }
         }
-        Command::DropViews(drop) => session.drop_views(&drop.found(&scope.session.views)?),
+        Command::Drop(drop) => {
+            let names = drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
+            if drop.views {
+                session.drop_views(&names);
+            } else {
+                session.drop_tables(&names);
+            }
+        }
+        Command::Write(target) => return writes::begin(&target),
+        Command::Cancel(id) => scope.core.queries.cancel(&id, session.label())?,
         Command::Show(_) | Command::Query(_) => {
             return Err(Error::internal(
                 "a statement without an effect was to have one",
@@ -107,17 +129,17 @@ pub(crate) fn no_parameters(scope: &Scope) -> Result<()> {
     }
 }
 
-/// The instant a setting is set to: any constant of SQL, `now()` included. The session's own clocks
-/// do not reach into it.
-async fn instant(scope: &Scope, setting: Setting, value: ast::Expr) -> Result<Instant> {
+/// What a setting is set to: any constant of SQL, `now()` included. The session's own clocks do not
+/// reach into it.
+async fn constant(scope: &Scope, setting: Setting, value: ast::Expr) -> Result<Value> {
+    if let Some(text) = literal_text(&value) {
+        no_parameters(scope)?;
+        return setting.parse(text);
+    }
     let named = |error: Error| Error {
         message: format!("{setting}: {}", error.message),
         ..error
     };
-    if let Some(text) = literal_text(&value) {
-        no_parameters(scope)?;
-        return Instant::parse(text).map_err(named);
-    }
     let ground = scope.ground(Clocks::default());
     let planned = ground.plan(select(value)?).await.map_err(named)?;
     let optimized = ground
@@ -137,10 +159,8 @@ async fn instant(scope: &Scope, setting: Setting, value: ast::Expr) -> Result<In
         _ => None,
     };
     match constant {
-        Some(Expr::Literal(value, _)) => Instant::from_scalar(&value).map_err(named),
-        _ => Err(Error::invalid(format!(
-            "{setting} takes a constant timestamp"
-        ))),
+        Some(Expr::Literal(value, _)) => setting.of_scalar(&value),
+        _ => Err(setting.named_error("it takes a constant")),
     }
 }
 
@@ -199,10 +219,21 @@ fn schema_named(snapshot: &CatalogSnapshot, name: &ast::ObjectName) -> Result<St
         Some(_) => **schema == wanted.value,
         None => schema.eq_ignore_ascii_case(&wanted.value),
     };
-    known.iter().find(matches).cloned().ok_or_else(|| {
-        let near = nearest(&wanted.value, known.iter().map(String::as_str));
-        Error::not_found(format!("there is no schema `{}`{near}", folded(wanted)))
-    })
+    let found = known.iter().find(matches).cloned();
+    found.ok_or_else(|| no_schema(&folded(wanted), &known))
+}
+
+/// The schema of this name: exactly, else ignoring case.
+pub(crate) fn schema_of(snapshot: &CatalogSnapshot, name: &str) -> Result<String> {
+    let known = schema_names(snapshot);
+    let exact = known.iter().find(|schema| *schema == name);
+    let found = exact.or_else(|| known.iter().find(|s| s.eq_ignore_ascii_case(name)));
+    found.cloned().ok_or_else(|| no_schema(name, &known))
+}
+
+fn no_schema(name: &str, known: &[String]) -> Error {
+    let near = nearest(name, known.iter().map(String::as_str));
+    Error::not_found(format!("there is no schema `{name}`{near}"))
 }
 
 /// The view and its columns, planned once so that a wrong one is refused now.
@@ -222,7 +253,7 @@ async fn made(scope: &Scope, view: &CreateView) -> Result<(TempView, SchemaRef)>
         session,
         parameters: Some(Vec::new()),
     };
-    let ground = inner.ground(inner.session.clocks);
+    let ground = inner.ground(inner.session.settings.clocks);
     let everything = featureflight_udf::dialect::parse(&format!(
         "SELECT * FROM temp.\"{}\"",
         view.name.replace('"', "\"\"")

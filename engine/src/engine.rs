@@ -15,13 +15,15 @@ use featureflight_catalog::scan::versions::{FileReader, ReadSettings};
 use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
+use crate::caller::Caller;
 use crate::metadata::Browse;
 use crate::pinning;
 use crate::planning::Planning;
 use crate::query::admission::Admission;
 use crate::query::life::Token;
-use crate::query::{PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source};
-use crate::session::Session;
+use crate::query::{
+    Limit, PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source, stopped,
+};
 
 /// How long one statement may plan, listings included, where the query timeout is not shorter.
 const PLANNING_TIMEOUT: Duration = Duration::from_mins(2);
@@ -46,6 +48,9 @@ pub struct EngineOptions {
     /// Queries that run at once, and how many more may wait.
     pub max_running_queries: usize,
     pub max_queued_queries: usize,
+    /// Rows and bytes of all temporary tables of one session.
+    pub max_upload_rows: u64,
+    pub max_upload_bytes: u64,
     pub query_timeout: Option<Duration>,
     /// A system-time cut younger than this may still gain rows.
     pub settling_time: Duration,
@@ -66,6 +71,8 @@ impl Default for EngineOptions {
             max_sql_bytes: 256 << 10,
             max_running_queries: (cores * 2).max(8),
             max_queued_queries: 128,
+            max_upload_rows: 100_000_000,
+            max_upload_bytes: 1 << 30,
             query_timeout: Some(Duration::from_hours(1)),
             settling_time: Duration::from_mins(20),
             idle_session_timeout: Duration::from_hours(1),
@@ -140,12 +147,13 @@ impl Engine {
     ///
     /// # Errors
     /// Those of planning.
-    pub async fn prepare(&self, session: &Session, sql: &str) -> Result<Prepared> {
-        let (core, view, text) = (Arc::clone(&self.core), session.view(), sql.to_owned());
+    pub async fn prepare(&self, caller: impl Into<Caller>, sql: &str) -> Result<Prepared> {
+        let caller = caller.into();
+        let (core, view, text) = (Arc::clone(&self.core), caller.view(), sql.to_owned());
         let planned = self
             .core
             .planning
-            .run(self.planning_limit(), move || {
+            .run(self.planning_limit(Some(&caller)), move || {
                 pinning::prepare(core, view, text)
             })
             .await;
@@ -154,7 +162,7 @@ impl Engine {
             featureflight_catalog::Kind::Internal => self
                 .core
                 .queries
-                .receive(session.label(), "prepare")
+                .receive(caller.session.label(), "prepare")
                 .fail(error),
             _ => error,
         })
@@ -165,23 +173,29 @@ impl Engine {
     /// `OK`.
     ///
     /// # Errors
-    /// Those of planning and listing.
+    /// Those of planning and listing; `DeadlineExceeded`, `Cancelled`.
     pub async fn pin(
         self: &Arc<Self>,
-        session: &Arc<Session>,
+        caller: impl Into<Caller>,
         sql: &str,
         parameters: Option<Vec<ScalarValue>>,
     ) -> Result<Arc<PinnedQuery>> {
-        let token = self.core.queries.receive(session.label(), sql);
-        let (core, of, text) = (Arc::clone(&self.core), Arc::clone(session), sql.to_owned());
+        let caller = caller.into();
+        let token = self.core.queries.receive(caller.session.label(), sql);
+        let settings = caller.view().settings;
+        let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.to_owned());
         let parameters = parameters.unwrap_or_default();
-        let pinned = self
+        let began = Instant::now();
+        let limit = self.planning_limit(Some(&caller));
+        let work = self
             .core
             .planning
-            .run(self.planning_limit(), move || {
-                pinning::pin(core, of, text, parameters)
-            })
-            .await;
+            .run(limit, move || pinning::pin(core, of, text, parameters));
+        let pinned = tokio::select! {
+            biased;
+            pinned = work => pinned,
+            error = token.entry().cancelled() => Err(error),
+        };
         let pinned = match pinned {
             Ok(pinned) => pinned,
             Err(error) => return Err(token.fail(error)),
@@ -192,43 +206,62 @@ impl Engine {
             schema: pinned.schema,
             repeatable: pinned.repeatable,
             unsettled: pinned.unsettled,
+            files: pinned.files as u64,
+            planned_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            slices: pinned.slices,
+            whole_because: pinned.whole_because,
+            settings,
             source: pinned.source,
             entry: token.planned(pinned.files),
-            _session: Arc::clone(session),
-            ran: AtomicBool::new(false),
+            _session: caller.session,
+            ran: (0..pinned.slices).map(|_| AtomicBool::new(false)).collect(),
         }))
     }
 
-    /// Runs a pinned query; may be called again and gives the same rows, as a multiset.
+    /// Runs a pinned query whole; may be called again and gives the same rows, as a multiset.
     ///
     /// # Errors
     /// `ResourceExhausted` when too many queries wait, `Aborted` for the second run of a query that
     /// does not repeat, `DeadlineExceeded` after the query timeout, and those of planning.
     pub async fn run(self: &Arc<Self>, query: &Arc<PinnedQuery>) -> Result<ResultStream> {
-        let token = Token::begin(&query.entry);
-        let deadline = self
-            .options
-            .query_timeout
-            .map(|timeout| Instant::now() + timeout);
+        self.run_slice(query, None, None).await
+    }
+
+    /// Runs one slice of a pinned query, or the whole of it, for a client that waits until
+    /// `deadline`.
+    ///
+    /// # Errors
+    /// Those of [`Engine::run`]; `InvalidArgument` for a slice there is not.
+    pub async fn run_slice(
+        self: &Arc<Self>,
+        query: &Arc<PinnedQuery>,
+        slice: Option<usize>,
+        deadline: Option<Instant>,
+    ) -> Result<ResultStream> {
+        let token = Token::begin(&query.entry, slice.unwrap_or(0));
+        let began = Instant::now();
+        let limit = self.run_limit(query, deadline);
         let admitted = async {
-            let permit = match deadline {
-                Some(deadline) => tokio::time::timeout_at(deadline, self.core.admission.admit())
-                    .await
-                    .unwrap_or_else(|_| Err(crate::query::timed_out()))?,
-                None => self.core.admission.admit().await?,
-            };
-            query.claim()?;
-            Ok((permit, self.rows(query).await?))
+            let permit = self.core.admission.admit().await?;
+            query.claim(slice.unwrap_or(0))?;
+            let queued_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            Ok((permit, queued_ms, self.rows(query, slice).await?))
         };
-        match admitted.await {
-            Ok((permit, rows)) => {
-                let (query, token) = (Arc::clone(query), token.permitted());
+        let admitted = tokio::select! {
+            biased;
+            admitted = admitted => admitted,
+            error = stopped(token.entry(), limit) => Err(error),
+        };
+        match admitted {
+            Ok((permit, queued_ms, rows)) => {
+                let (query, token) = (Arc::clone(query), token.permitted(rows.plan()));
                 Ok(crate::query::start(Run {
                     query,
                     rows,
                     token,
                     permit,
-                    deadline,
+                    limit,
+                    queued_ms,
                 }))
             }
             Err(error) => Err(token.fail(error)),
@@ -236,7 +269,7 @@ impl Engine {
     }
 
     /// What a run reads: the rows there are, or a physical plan over the pinned files.
-    async fn rows(&self, query: &Arc<PinnedQuery>) -> Result<Rows> {
+    async fn rows(&self, query: &Arc<PinnedQuery>, slice: Option<usize>) -> Result<Rows> {
         let plan = match &query.source {
             Source::Rows(batch) => return Ok(Rows::Ready(batch.clone())),
             Source::Plan(plan) => plan,
@@ -247,9 +280,25 @@ impl Engine {
         } else {
             let (state, logical) = (Arc::clone(&plan.state), Arc::clone(&plan.logical));
             let work = move || async move { pinning::physical_plan(&state, &logical).await };
-            self.core.planning.run(self.planning_limit(), work).await?
+            self.core
+                .planning
+                .run(self.planning_limit(None), work)
+                .await?
         };
-        Ok(Rows::Plan(physical, plan.state.task_ctx()))
+        let context = plan.state.task_ctx();
+        Ok(match slice {
+            Some(slice) if query.slices > 1 => Rows::Slice(physical, context, slice),
+            _ => Rows::Plan(physical, context),
+        })
+    }
+
+    fn run_limit(&self, query: &PinnedQuery, deadline: Option<Instant>) -> Limit {
+        let timeouts = [self.options.query_timeout, query.settings.query_timeout];
+        let timeout = timeouts.into_iter().flatten().min();
+        Limit {
+            timeout: timeout.map(|timeout| Instant::now() + timeout),
+            deadline,
+        }
     }
 
     /// Running and recent queries.
@@ -257,12 +306,18 @@ impl Engine {
         self.core.queries.statuses()
     }
 
-    fn planning_limit(&self) -> Option<Duration> {
-        Some(
-            self.options
-                .query_timeout
-                .unwrap_or(PLANNING_TIMEOUT)
-                .min(PLANNING_TIMEOUT),
-        )
+    /// The shortest of what the server, the session and the client allow.
+    fn planning_limit(&self, caller: Option<&Caller>) -> Option<Duration> {
+        let of_caller = caller.into_iter().flat_map(|caller| {
+            let left = caller
+                .deadline
+                .map(|at| at.saturating_duration_since(Instant::now()));
+            [left, caller.view().settings.query_timeout]
+        });
+        [Some(PLANNING_TIMEOUT), self.options.query_timeout]
+            .into_iter()
+            .chain(of_caller)
+            .flatten()
+            .min()
     }
 }

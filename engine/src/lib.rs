@@ -6,7 +6,9 @@
 //! change a [`session`] have their effect where queries are pinned.
 
 pub mod boundary;
+pub mod caller;
 mod catalogs;
+mod cooperation;
 mod effects;
 pub mod engine;
 pub mod error;
@@ -20,11 +22,15 @@ mod repeat;
 mod runtime;
 pub mod session;
 pub mod settings;
+mod slices;
 mod statement;
 mod system;
+pub mod temp_tables;
 #[cfg(test)]
 mod tests;
 mod views;
+mod writes;
 
+pub use caller::Caller;
 pub use engine::{Engine, EngineOptions};
 pub use featureflight_catalog::{Error, Kind, Result};

@@ -34,12 +34,15 @@ const DESCRIBED_TABLES: usize = 8;
 /// How long browsing waits for descriptions.
 const DESCRIPTION_WAIT: Duration = Duration::from_secs(2);
 
+/// How drivers call a temporary table.
+pub const LOCAL_TEMPORARY: &str = "LOCAL TEMPORARY";
+
 /// One relation as drivers see it.
 #[derive(Debug, Clone)]
 pub struct TableInfo {
     pub schema: String,
     pub name: String,
-    /// `TABLE`, `VIEW` or `SYSTEM TABLE`.
+    /// `TABLE`, `VIEW`, `SYSTEM TABLE` or [`LOCAL_TEMPORARY`].
     pub kind: &'static str,
     /// At the boundary's types. A column's description is its field's metadata at [`REMARKS`].
     pub columns: SchemaRef,
@@ -144,7 +147,7 @@ pub(crate) fn schema_names(snapshot: &CatalogSnapshot) -> Vec<String> {
     names.into_iter().collect()
 }
 
-/// What a session sees beside the catalog: its views and the server's own tables.
+/// What a session sees beside the catalog: its views and tables, and the server's own.
 pub(crate) fn own_relations(session: &SessionView) -> impl Iterator<Item = TableInfo> {
     let views = session
         .view_columns
@@ -157,6 +160,14 @@ pub(crate) fn own_relations(session: &SessionView) -> impl Iterator<Item = Table
             remarks: None,
             primary_key: Vec::new(),
         });
+    let tables = session.tables.iter().map(|(name, table)| TableInfo {
+        schema: TEMP.to_owned(),
+        name: name.clone(),
+        kind: LOCAL_TEMPORARY,
+        columns: announced(&table.schema),
+        remarks: Some("Uploaded by this session".to_owned()),
+        primary_key: Vec::new(),
+    });
     let system = system::relations().map(|(name, columns, remarks)| TableInfo {
         schema: SYSTEM.to_owned(),
         name: name.to_owned(),
@@ -176,6 +187,7 @@ pub(crate) fn own_relations(session: &SessionView) -> impl Iterator<Item = Table
             primary_key: Vec::new(),
         });
     views
+        .chain(tables)
         .collect::<Vec<_>>()
         .into_iter()
         .chain(system)

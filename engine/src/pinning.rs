@@ -19,6 +19,7 @@ use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
 
 use crate::boundary::{announced, announced_type};
+use crate::caller::Caller;
 use crate::catalogs::statement_catalog;
 use crate::effects;
 use crate::engine::{Core, Prepared};
@@ -26,8 +27,9 @@ use crate::error::classify;
 use crate::limits;
 use crate::query::{PinnedPlan, Source};
 use crate::repeat;
-use crate::session::{Session, SessionView};
+use crate::session::SessionView;
 use crate::settings;
+use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
 
@@ -38,6 +40,8 @@ pub(crate) struct Pinned {
     pub(crate) repeatable: bool,
     pub(crate) unsettled: bool,
     pub(crate) files: usize,
+    pub(crate) slices: usize,
+    pub(crate) whole_because: Option<&'static str>,
 }
 
 /// One statement's planning: the session as it was when the statement began.
@@ -82,6 +86,7 @@ impl Scope {
             clocks,
             schema: self.session.schema.clone(),
             views: Arc::clone(&self.session.views),
+            tables: self.session.table_providers(),
             parameters: self.parameters.clone(),
         };
         Ground {
@@ -117,7 +122,7 @@ pub(crate) async fn prepare(
     };
     let (schema, parameters) = match command {
         Command::Query(statement) => {
-            let ground = scope.ground(scope.session.clocks);
+            let ground = scope.ground(scope.session.settings.clocks);
             let Planned { plan, parameters } = ground.plan(statement).await?;
             let plan = shown_types(plan);
             // Types that only analysis settles; a plan with open parameters may not get there.
@@ -159,24 +164,27 @@ fn parameter_fields(types: &[Option<DataType>]) -> SchemaRef {
 /// Plans a statement, takes its listings and fixes them; or has its effect.
 pub(crate) async fn pin(
     core: Arc<Core>,
-    session: Arc<Session>,
+    caller: Caller,
     sql: String,
     parameters: Vec<ScalarValue>,
 ) -> Result<Pinned> {
     let command = parse(&core, &sql)?;
     let scope = Scope {
         core,
-        session: session.view(),
+        session: caller.view(),
         parameters: Some(parameters),
     };
     match command {
         Command::Query(statement) => pin_query(&scope, statement).await,
         Command::Show(wanted) => {
             effects::no_parameters(&scope)?;
-            Ok(Pinned::rows(settings::show(&wanted, scope.session.clocks)?))
+            Ok(Pinned::rows(settings::show(
+                &wanted,
+                &scope.session.settings,
+            )?))
         }
         effect => {
-            effects::apply(&scope, &session, effect).await?;
+            effects::apply(&scope, &caller, effect).await?;
             let ok: StringArray = [Some("OK")].into_iter().collect();
             let row = RecordBatch::try_new(effects::schema(), vec![Arc::new(ok)]);
             Ok(Pinned::rows(row.map_err(crate::error::internal)?))
@@ -192,12 +200,14 @@ impl Pinned {
             repeatable: true,
             unsettled: false,
             files: 0,
+            slices: 1,
+            whole_because: None,
         }
     }
 }
 
 async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
-    let ground = scope.ground(scope.session.clocks);
+    let ground = scope.ground(scope.session.settings.clocks);
     let planned = ground.plan(statement).await?;
     let Ground { state, context } = ground;
     let plan = repeat::settle_ties(shown_types(planned.plan)).map_err(classify)?;
@@ -205,7 +215,13 @@ async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
     let optimized = state.optimize(&plan).map_err(classify)?;
     limits::check_depth(&optimized)?;
     // Making the physical plan asks every provider for its files.
-    let physical = physical_plan(&state, &optimized).await?;
+    let made = make_physical(scope, state, &optimized).await?;
+    let Physical {
+        state,
+        plan: physical,
+        slices,
+        whole_because,
+    } = made;
     let pin = &context.scan.pin;
     pin.freeze();
     let schema = announced(&sent_schema(
@@ -217,11 +233,55 @@ async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
         repeatable,
         unsettled: unsettled(scope, &context),
         files: pin.pinned_files(),
+        slices,
+        whole_because,
         source: Source::Plan(PinnedPlan {
             state: Arc::new(state),
             logical: Arc::new(optimized),
             first: Mutex::new(Some(physical)),
         }),
+    })
+}
+
+struct Physical {
+    state: SessionState,
+    plan: Arc<dyn ExecutionPlan>,
+    slices: usize,
+    whole_because: Option<&'static str>,
+}
+
+/// The physical plan, made for as many slices as the session asks for where that is possible.
+async fn make_physical(
+    scope: &Scope,
+    state: SessionState,
+    optimized: &LogicalPlan,
+) -> Result<Physical> {
+    let wanted = scope.session.settings.endpoints.unwrap_or(1);
+    let mut whole_because = None;
+    if let Some(wanted) = usize::try_from(wanted).ok().filter(|wanted| *wanted > 1) {
+        let mut sliced = state.clone();
+        let options = sliced.config_mut().options_mut();
+        options.execution.target_partitions = wanted;
+        // It would tie the parts together only to use more threads.
+        options.optimizer.enable_round_robin_repartition = false;
+        let plan = physical_plan(&sliced, optimized).await?;
+        match slices::of(&plan) {
+            Ok(slices) => {
+                return Ok(Physical {
+                    state: sliced,
+                    plan,
+                    slices,
+                    whole_because: None,
+                });
+            }
+            Err(why) => whole_because = Some(why),
+        }
+    }
+    Ok(Physical {
+        plan: physical_plan(&state, optimized).await?,
+        state,
+        slices: 1,
+        whole_because,
     })
 }
 

@@ -15,6 +15,7 @@ use datafusion::prelude::SessionConfig;
 use featureflight_catalog::Result;
 use url::Url;
 
+use crate::cooperation::YieldAboveAmplifiers;
 use crate::engine::EngineOptions;
 use crate::metadata::CATALOG;
 use crate::session::DEFAULT_SCHEMA;
@@ -49,7 +50,8 @@ pub(crate) fn base_state(options: &EngineOptions) -> Result<SessionState> {
     let builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime_env(options)?))
-        .with_default_features();
+        .with_default_features()
+        .with_physical_optimizer_rule(Arc::new(YieldAboveAmplifiers));
     let mut state = featureflight_udf::planner::extend(builder).build();
     crate::functions::guard(&mut state)?;
     Ok(state)

@@ -1,5 +1,5 @@
-//! Sessions: clocks, default schema, temporary views. Which call belongs to which session, and when
-//! one ends, is the server's to know.
+//! Sessions: settings, default schema, temporary views and tables. Which call belongs to which
+//! session, and when one ends, is the server's to know.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,16 +8,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use featureflight_catalog::{Error, Kind, Result};
-use featureflight_udf::{Clocks, TempView};
+use featureflight_udf::TempView;
 use parking_lot::Mutex;
 
 use crate::metadata::FEATURES;
+use crate::settings::Settings;
+use crate::temp_tables::TempTable;
 
 /// The schema a fresh session looks unqualified tables up in.
 pub const DEFAULT_SCHEMA: &str = FEATURES;
 
-/// Temporary views one session may have.
-const MAX_VIEWS: usize = 1_000;
+/// Temporary views and tables one session may have.
+const MAX_TEMPORARIES: usize = 1_000;
 
 static SESSIONS_MADE: AtomicU64 = AtomicU64::new(1);
 
@@ -33,11 +35,13 @@ pub struct Session {
 /// What one statement sees of its session, taken at once.
 #[derive(Debug, Clone)]
 pub struct SessionView {
-    pub clocks: Clocks,
+    pub settings: Settings,
     pub schema: String,
     pub views: Arc<BTreeMap<String, TempView>>,
     /// Each view's columns when it was made, at the boundary's types.
     pub view_columns: Arc<BTreeMap<String, SchemaRef>>,
+    /// None has the name of a view.
+    pub(crate) tables: Arc<BTreeMap<String, Arc<TempTable>>>,
 }
 
 impl Session {
@@ -45,10 +49,11 @@ impl Session {
     pub fn new(id: impl Into<String>) -> Self {
         let number = SESSIONS_MADE.fetch_add(1, Ordering::Relaxed);
         let seen = SessionView {
-            clocks: Clocks::default(),
+            settings: Settings::default(),
             schema: DEFAULT_SCHEMA.to_owned(),
             views: Arc::default(),
             view_columns: Arc::default(),
+            tables: Arc::default(),
         };
         Self {
             id: id.into(),
@@ -67,18 +72,13 @@ impl Session {
         self.state.lock().clone()
     }
 
-    pub fn clocks(&self) -> Clocks {
-        self.state.lock().clocks
+    pub fn settings(&self) -> Settings {
+        self.state.lock().settings
     }
 
-    /// The default of every relation that does not name a clock.
-    pub fn set_clocks(&self, clocks: Clocks) {
-        self.state.lock().clocks = clocks;
-    }
-
-    /// Changes the clocks in one step.
-    pub fn update_clocks(&self, change: impl FnOnce(&mut Clocks)) {
-        change(&mut self.state.lock().clocks);
+    /// Changes settings in one step.
+    pub fn update_settings(&self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.state.lock().settings);
     }
 
     pub fn schema(&self) -> String {
@@ -90,18 +90,25 @@ impl Session {
         self.state.lock().schema = schema;
     }
 
+    /// Lets go of everything the session holds; what runs goes on with what it has.
+    pub fn clear(&self) {
+        let seen = &mut *self.state.lock();
+        seen.views = Arc::default();
+        seen.view_columns = Arc::default();
+        seen.tables = Arc::default();
+    }
+
     /// Adds or replaces a temporary view.
     ///
     /// # Errors
-    /// `ResourceExhausted` when the session has too many.
+    /// `AlreadyExists` for the name of a temporary table, `ResourceExhausted` when the session has
+    /// too many.
     pub(crate) fn put_view(&self, name: String, view: TempView, columns: SchemaRef) -> Result<()> {
         let seen = &mut *self.state.lock();
-        if seen.views.len() >= MAX_VIEWS && !seen.views.contains_key(&name) {
-            return Err(Error::new(
-                Kind::ResourceExhausted,
-                format!("a session holds at most {MAX_VIEWS} temporary views: drop some"),
-            ));
+        if seen.tables.contains_key(&name) {
+            return Err(taken("table", &name));
         }
+        seen.has_room_for(&name)?;
         Arc::make_mut(&mut seen.view_columns).insert(name.clone(), columns);
         Arc::make_mut(&mut seen.views).insert(name, view);
         Ok(())
@@ -114,6 +121,57 @@ impl Session {
             Arc::make_mut(&mut seen.view_columns).remove(name);
         }
     }
+
+    /// Puts a temporary table in the place of the one of its name, or of none, in one step.
+    ///
+    /// # Errors
+    /// Those of `make`; as [`Session::put_view`].
+    pub(crate) fn put_table(
+        &self,
+        name: &str,
+        make: impl FnOnce(&SessionView) -> Result<Arc<TempTable>>,
+    ) -> Result<()> {
+        let seen = &mut *self.state.lock();
+        if seen.views.contains_key(name) {
+            return Err(taken("view", name));
+        }
+        seen.has_room_for(name)?;
+        let table = make(seen)?;
+        Arc::make_mut(&mut seen.tables).insert(name.to_owned(), table);
+        Ok(())
+    }
+
+    pub(crate) fn drop_tables(&self, names: &[String]) {
+        let seen = &mut *self.state.lock();
+        for name in names {
+            Arc::make_mut(&mut seen.tables).remove(name);
+        }
+    }
+}
+
+impl SessionView {
+    fn has_room_for(&self, name: &str) -> Result<()> {
+        let known = self.views.contains_key(name) || self.tables.contains_key(name);
+        if !known && self.views.len() + self.tables.len() >= MAX_TEMPORARIES {
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!(
+                    "a session holds at most {MAX_TEMPORARIES} temporary views and tables: drop \
+                     some"
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn taken(kind: &str, name: &str) -> Error {
+    Error::new(
+        Kind::AlreadyExists,
+        format!(
+            "this session has a temporary {kind} `{name}`: drop it first, or choose another name"
+        ),
+    )
 }
 
 /// Without the id, which is a secret.

@@ -6,7 +6,7 @@ use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::{Error, Result};
 
 use crate::settings::Setting;
-use crate::views::{CreateView, DropViews};
+use crate::views::{CreateView, DropTemporaries};
 
 /// One parsed statement.
 #[derive(Debug)]
@@ -19,7 +19,11 @@ pub(crate) enum Command {
     Show(Vec<Setting>),
     Use(ast::ObjectName),
     CreateView(Box<CreateView>),
-    DropViews(DropViews),
+    Drop(DropTemporaries),
+    /// The query of this id.
+    Cancel(String),
+    /// A write, by what it names.
+    Write(String),
 }
 
 impl Command {
@@ -31,7 +35,9 @@ impl Command {
             | Self::Reset(_)
             | Self::Use(_)
             | Self::CreateView(_)
-            | Self::DropViews(_) => true,
+            | Self::Drop(_)
+            | Self::Cancel(_)
+            | Self::Write(_) => true,
         }
     }
 }
@@ -61,7 +67,7 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
         }
         S::CreateView(view) => Ok(Command::CreateView(Box::new(CreateView::new(view)?))),
         S::Drop {
-            object_type: ast::ObjectType::View,
+            object_type: kind @ (ast::ObjectType::View | ast::ObjectType::Table),
             if_exists,
             names,
             cascade,
@@ -69,11 +75,25 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
         } => {
             if cascade {
                 return Err(Error::invalid(
-                    "DROP VIEW has no CASCADE here: name each view",
+                    "DROP has no CASCADE here: name each view and table",
                 ));
             }
-            Ok(Command::DropViews(DropViews { names, if_exists }))
+            Ok(Command::Drop(DropTemporaries {
+                views: kind == ast::ObjectType::View,
+                names,
+                if_exists,
+            }))
         }
+        S::Call(call) => match cancelled_query(&call) {
+            Some(id) => Ok(Command::Cancel(id)),
+            None => Ok(Command::Query(Statement::Statement(Box::new(S::Call(
+                call,
+            ))))),
+        },
+        S::Insert(insert) => Ok(Command::Write(insert.table.to_string())),
+        S::Update(update) => Ok(Command::Write(update.table.to_string())),
+        S::Delete(_) => Ok(Command::Write("a feature group".to_owned())),
+        S::Merge(merge) => Ok(Command::Write(merge.table.to_string())),
         other => Ok(Command::Query(Statement::Statement(Box::new(other)))),
     }
 }
@@ -124,4 +144,19 @@ pub(crate) fn parts(name: &ast::ObjectName) -> Vec<String> {
             None => part.to_string(),
         })
         .collect()
+}
+
+/// The id in `CANCEL QUERY 'id'`, in the form the dialect gives it.
+fn cancelled_query(call: &ast::Function) -> Option<String> {
+    let (schema, name) = featureflight_udf::dialect::CANCEL_QUERY;
+    let is_ours = matches!(parts(&call.name).as_slice(), [s, n] if s == schema && n == name);
+    match &call.args {
+        ast::FunctionArguments::List(list) if is_ours => match list.args.as_slice() {
+            [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Value(value)))] => {
+                value.value.clone().into_string()
+            }
+            _ => None,
+        },
+        _ => None,
+    }
 }

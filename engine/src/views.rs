@@ -1,4 +1,5 @@
-//! `CREATE TEMP VIEW` and `DROP VIEW`: queries a session gives a name.
+//! `CREATE TEMP VIEW`, `DROP VIEW` and `DROP TABLE`: queries a session gives a name, and the end of
+//! what it named.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +9,8 @@ use featureflight_catalog::{Error, Kind, Result};
 use featureflight_udf::TempView;
 
 use crate::metadata::{CATALOG, TEMP};
+use crate::session::SessionView;
+use crate::writes;
 
 #[derive(Debug)]
 pub(crate) struct CreateView {
@@ -18,8 +21,11 @@ pub(crate) struct CreateView {
     pub(crate) if_not_exists: bool,
 }
 
+/// `DROP` of temporary views or tables.
 #[derive(Debug)]
-pub(crate) struct DropViews {
+pub(crate) struct DropTemporaries {
+    /// Views, or tables.
+    pub(crate) views: bool,
     pub(crate) names: Vec<ast::ObjectName>,
     pub(crate) if_exists: bool,
 }
@@ -101,22 +107,48 @@ impl CreateView {
     }
 }
 
-impl DropViews {
-    /// The views to drop, in the session's spelling.
+impl DropTemporaries {
+    /// What to drop, in the session's spelling.
     ///
     /// # Errors
-    /// `NotFound` for a view there is not, unless `IF EXISTS` was said.
-    pub(crate) fn found(&self, views: &BTreeMap<String, TempView>) -> Result<Vec<String>> {
+    /// `NotFound` for what there is not, unless `IF EXISTS` was said; `InvalidArgument` for a
+    /// table that is not temporary.
+    pub(crate) fn found(
+        &self,
+        snapshot: &CatalogSnapshot,
+        session: &SessionView,
+    ) -> Result<Vec<String>> {
+        let (kind, known): (_, Vec<&str>) = if self.views {
+            ("view", session.views.keys().map(String::as_str).collect())
+        } else {
+            ("table", session.tables.keys().map(String::as_str).collect())
+        };
         let mut found = Vec::new();
         for name in &self.names {
-            let wanted = view_name(name)?;
-            if views.contains_key(&wanted) {
-                found.push(wanted);
-            } else if !self.if_exists {
-                let near = crate::metadata::nearest(&wanted, views.keys().map(String::as_str));
-                return Err(Error::not_found(format!(
-                    "there is no temporary view `{wanted}`{near}"
-                )));
+            let wanted = temporary(name)?;
+            let quoted = wanted.quote_style.is_some();
+            let same = |other: &&&str| {
+                **other == wanted.value || (!quoted && other.eq_ignore_ascii_case(&wanted.value))
+            };
+            let mut named = known.iter().filter(same);
+            match (named.next(), named.next()) {
+                (Some(one), None) => found.push((*one).to_owned()),
+                (Some(_), Some(_)) => {
+                    return Err(Error::invalid(format!(
+                        "`{wanted}` names several temporary {kind}s: quote the one you mean"
+                    )));
+                }
+                (None, _) if !self.views && shadowed(snapshot, &wanted.value).is_some() => {
+                    return writes::begin(&format!("table `{wanted}`"));
+                }
+                (None, _) if self.if_exists => {}
+                (None, _) => {
+                    let wanted = folded(wanted);
+                    let near = crate::metadata::nearest(&wanted, known.iter().copied());
+                    return Err(Error::not_found(format!(
+                        "there is no temporary {kind} `{wanted}`{near}"
+                    )));
+                }
             }
         }
         Ok(found)
@@ -125,24 +157,26 @@ impl DropViews {
 
 /// The name of a temporary view, unquoted ones in lower case.
 fn view_name(name: &ast::ObjectName) -> Result<String> {
+    temporary(name).map(folded)
+}
+
+/// The last part of the name of a temporary view or table.
+fn temporary(name: &ast::ObjectName) -> Result<&ast::Ident> {
     let idents: Option<Vec<&ast::Ident>> = name.0.iter().map(|part| part.as_ident()).collect();
     let idents = idents.unwrap_or_default();
-    let view = match idents.as_slice() {
-        [view] => view,
-        [schema, view] if schema.value.eq_ignore_ascii_case(TEMP) => view,
-        [catalog, schema, view]
+    match idents.as_slice() {
+        [last] => Ok(last),
+        [schema, last] if schema.value.eq_ignore_ascii_case(TEMP) => Ok(last),
+        [catalog, schema, last]
             if catalog.value.eq_ignore_ascii_case(CATALOG)
                 && schema.value.eq_ignore_ascii_case(TEMP) =>
         {
-            view
+            Ok(last)
         }
-        _ => {
-            return Err(Error::invalid(format!(
-                "`{name}` cannot name a temporary view: write `name` or `temp.name`"
-            )));
-        }
-    };
-    Ok(folded(view))
+        _ => Err(Error::invalid(format!(
+            "`{name}` cannot name a temporary view or table: write `name` or `temp.name`"
+        ))),
+    }
 }
 
 /// As SQL reads a name that a statement makes: unquoted in lower case, quoted as it is.
@@ -155,7 +189,7 @@ pub(crate) fn folded(ident: &ast::Ident) -> String {
 
 /// What a temporary of this name would hide, if anything. Names that could be typed for a group
 /// count as its name: any case, and an underscore for a hyphen.
-fn shadowed(snapshot: &CatalogSnapshot, name: &str) -> Option<String> {
+pub(crate) fn shadowed(snapshot: &CatalogSnapshot, name: &str) -> Option<String> {
     let typed = |other: &str| {
         other.eq_ignore_ascii_case(name) || other.replace('-', "_").eq_ignore_ascii_case(name)
     };

@@ -4,6 +4,7 @@
 //! [`commands`] reads the command line, [`config`] the configuration, [`start`] makes an engine of
 //! it, and [`mod@serve`] puts that engine on the wire.
 
+mod calls;
 pub mod commands;
 pub mod config;
 pub mod demo;

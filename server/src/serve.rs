@@ -14,7 +14,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
+use tonic_health::ServingStatus;
 
+use crate::calls::Calls;
 use crate::config::{Config, ServerConfig};
 use crate::flight::FlightServer;
 use crate::listen;
@@ -158,9 +160,20 @@ fn serve_on(
         .map_err(|error| Error::unavailable(format!("the listener has no address: {error}")))?;
     let idle = engine.options.idle_session_timeout;
     let sessions = Sessions::new(idle, config.max_sessions);
-    let flight = FlightServer::new(Arc::clone(&engine), Arc::clone(&sessions), config)?;
+    let calls = Calls::default();
+    let flight = FlightServer::new(
+        Arc::clone(&engine),
+        Arc::clone(&sessions),
+        calls.clone(),
+        config,
+    )?;
+    let flight = FlightServiceServer::new(flight)
+        .max_decoding_message_size(usize::try_from(config.max_message.0).unwrap_or(usize::MAX));
+    let (health, health_service) = tonic_health::server::health_reporter();
 
     let (stop, _) = watch::channel(false);
+    // Ends accepting and then idle connections, when what was begun is done.
+    let close = CancellationToken::new();
     let cut = CancellationToken::new();
     let incoming = listen::incoming(
         listener,
@@ -173,23 +186,35 @@ fn serve_on(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .add_service(FlightServiceServer::new(flight))
-        .serve_with_incoming_shutdown(incoming, told_to_stop(stop.subscribe()));
+        .add_service(health_service)
+        .add_service(flight)
+        .serve_with_incoming_shutdown(incoming, close.clone().cancelled_owned());
 
     let mut stopped_by_handle = stop.subscribe();
     let grace = config.shutdown_grace.0;
-    let trigger = stop.clone();
     let task = tokio::spawn(async move {
         // Lives as long as the server.
         let _background = background;
+        health
+            .set_serving::<FlightServiceServer<FlightServer>>()
+            .await;
         let end = async {
             tokio::select! {
                 () = shutdown => {}
                 () = sessions.sweep_for_ever() => {}
                 _ = stopped_by_handle.wait_for(|stop| *stop) => {}
             }
-            let _ = trigger.send(true);
-            tokio::time::sleep(grace).await;
+            let until = tokio::time::Instant::now() + grace;
+            health
+                .set_not_serving::<FlightServiceServer<FlightServer>>()
+                .await;
+            health
+                .set_service_status("", ServingStatus::NotServing)
+                .await;
+            calls.drain();
+            let _ = tokio::time::timeout_at(until, calls.quiet()).await;
+            close.cancel();
+            tokio::time::sleep_until(until).await;
         };
         let outcome = tokio::select! {
             outcome = server => outcome.map_err(|error| {
@@ -210,9 +235,4 @@ fn serve_on(
         stop: StopOnDrop(stop),
         task,
     })
-}
-
-async fn told_to_stop(mut stop: watch::Receiver<bool>) {
-    // The sender lives in the serving task, so an error cannot come before the end.
-    let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -164,6 +164,7 @@ impl Sessions {
 
     /// Forgets a session, whatever named it.
     pub(crate) fn close(&self, session: &Arc<Session>) {
+        session.clear();
         let mut inner = self.inner.lock();
         inner
             .by_token

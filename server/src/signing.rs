@@ -19,6 +19,7 @@ const TAG_BYTES: usize = 32;
 pub(crate) enum Purpose {
     Ticket,
     PreparedStatement,
+    Poll,
 }
 
 impl Purpose {
@@ -26,6 +27,7 @@ impl Purpose {
         match self {
             Self::Ticket => b"featureflight ticket",
             Self::PreparedStatement => b"featureflight prepared statement",
+            Self::Poll => b"featureflight poll",
         }
     }
 }

@@ -9,11 +9,19 @@
 )]
 
 mod protocol {
+    mod cancelling;
     mod catalog_calls;
     pub(crate) mod client;
+    mod endpoints;
     mod errors;
+    mod headers;
     mod lifecycle;
+    mod options;
+    mod polling;
     mod prepared;
+    mod replay_jdbc;
+    mod replay_odbc;
     mod sessions;
     mod statements;
+    mod uploads;
 }

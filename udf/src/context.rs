@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::scan::history::ScanContext;
@@ -31,6 +32,18 @@ pub struct StatementContext {
     /// Where unqualified tables are looked up after `temp`.
     pub schema: String,
     pub views: Arc<BTreeMap<String, TempView>>,
+    /// The session's tables that hold rows of their own; none has the name of a view.
+    pub tables: Arc<BTreeMap<String, Arc<dyn TableProvider>>>,
     /// Values of `$1, $2, ...`; `None` while a statement is only prepared.
     pub parameters: Option<Vec<ScalarValue>>,
+}
+
+impl StatementContext {
+    /// Names of the session's views and tables.
+    pub(crate) fn temporaries(&self) -> impl Iterator<Item = &str> + Clone {
+        self.views
+            .keys()
+            .chain(self.tables.keys())
+            .map(String::as_str)
+    }
 }

@@ -2,19 +2,21 @@
 //! it permitted → streaming → finished. A token that is dropped on the way is a cancelled query.
 //! Every end, planned or run, writes one log line.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::{Instant as Moment, SystemTime};
 
+use datafusion::physical_plan::ExecutionPlan;
 use featureflight_catalog::{Error, Kind};
 use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-/// Finished queries that `system.queries` remembers.
-const RECENT: usize = 1_000;
+use super::log::QueryLog;
+use super::progress;
 
 /// Bytes of a statement that logs and `system.queries` show.
 const SHOWN_STATEMENT: usize = 2_000;
@@ -61,6 +63,8 @@ pub struct QueryStatus {
     pub rows: u64,
     pub bytes: u64,
     pub files: u64,
+    /// The share of the files that was read or left out, 0 to 1, while it runs.
+    pub progress: Option<f64>,
     /// What the user was told when it failed.
     pub error: Option<String>,
 }
@@ -76,7 +80,18 @@ pub(crate) struct Entry {
     bytes: AtomicU64,
     files: AtomicU64,
     times: Mutex<Times>,
+    runs: Mutex<Runs>,
+    cancelled: CancellationToken,
     log: Arc<QueryLog>,
+}
+
+/// The runs of a query: several at once where its slices are read in parallel.
+#[derive(Debug, Default)]
+struct Runs {
+    active: usize,
+    /// Slices run since the counters began at zero; one that runs again begins anew.
+    slices: BTreeSet<usize>,
+    plans: Vec<Weak<dyn ExecutionPlan>>,
 }
 
 #[derive(Debug, Clone)]
@@ -90,7 +105,35 @@ struct Times {
 }
 
 impl Entry {
-    fn status(&self) -> QueryStatus {
+    /// A statement that came in just now.
+    pub(super) fn new(session: &str, sql: &str, log: &Arc<QueryLog>) -> Arc<Self> {
+        Arc::new(Self {
+            id: Uuid::new_v4().to_string(),
+            session: session.to_owned(),
+            statement: shortened(sql),
+            started: SystemTime::now(),
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            files: AtomicU64::new(0),
+            times: Mutex::new(Times {
+                state: QueryState::Planning,
+                since: Moment::now(),
+                planning_ms: None,
+                queued_ms: None,
+                running_ms: None,
+                error: None,
+            }),
+            runs: Mutex::default(),
+            cancelled: CancellationToken::new(),
+            log: Arc::clone(log),
+        })
+    }
+
+    pub(super) fn session(&self) -> &str {
+        &self.session
+    }
+
+    pub(crate) fn status(&self) -> QueryStatus {
         let times = self.times.lock().clone();
         let so_far = |done: Option<u64>, current: QueryState| {
             done.or_else(|| (times.state == current).then(|| millis(times.since)))
@@ -107,8 +150,54 @@ impl Entry {
             rows: self.rows.load(Ordering::Relaxed),
             bytes: self.bytes.load(Ordering::Relaxed),
             files: self.files.load(Ordering::Relaxed),
+            progress: self.progress(times.state),
             error: times.error.clone(),
         }
+    }
+
+    fn progress(&self, state: QueryState) -> Option<f64> {
+        match state {
+            QueryState::Succeeded => Some(1.0),
+            QueryState::Running => progress::of(&self.plans()),
+            _ => None,
+        }
+    }
+
+    fn plans(&self) -> Vec<Arc<dyn ExecutionPlan>> {
+        let runs = self.runs.lock();
+        runs.plans.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Rows and bytes of all its runs so far.
+    pub(crate) fn sent(&self) -> (u64, u64) {
+        let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        (of(&self.rows), of(&self.bytes))
+    }
+
+    /// Its planning and its runs end when they see it; one that waits to be fetched ends here.
+    pub(crate) fn cancel(&self) {
+        self.cancelled.cancel();
+        if self.times.lock().state == QueryState::Planned {
+            end(self, QueryState::Cancelled, Some(&cancelled()));
+        }
+    }
+
+    /// Whether anything of it is still to come.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(
+            self.times.lock().state,
+            QueryState::Planning | QueryState::Planned | QueryState::Queued | QueryState::Running
+        )
+    }
+
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.cancelled.is_cancelled()
+    }
+
+    /// Resolves when somebody cancels the query.
+    pub(crate) async fn cancelled(&self) -> Error {
+        self.cancelled.cancelled().await;
+        cancelled()
     }
 
     fn log_line(&self) {
@@ -124,6 +213,7 @@ impl Entry {
             rows,
             bytes,
             files,
+            progress: _,
             error,
         } = self.status();
         tracing::info!(
@@ -144,73 +234,6 @@ impl Entry {
     }
 }
 
-/// Running and recent queries.
-#[derive(Debug, Default)]
-pub struct QueryLog {
-    inner: Mutex<Queries>,
-}
-
-#[derive(Debug, Default)]
-struct Queries {
-    live: HashMap<String, Arc<Entry>>,
-    recent: VecDeque<QueryStatus>,
-}
-
-impl QueryLog {
-    /// A statement came in.
-    pub(crate) fn receive(self: &Arc<Self>, session: &str, sql: &str) -> Token<Received> {
-        let entry = Arc::new(Entry {
-            id: Uuid::new_v4().to_string(),
-            session: session.to_owned(),
-            statement: shortened(sql),
-            started: SystemTime::now(),
-            rows: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            files: AtomicU64::new(0),
-            times: Mutex::new(Times {
-                state: QueryState::Planning,
-                since: Moment::now(),
-                planning_ms: None,
-                queued_ms: None,
-                running_ms: None,
-                error: None,
-            }),
-            log: Arc::clone(self),
-        });
-        self.inner
-            .lock()
-            .live
-            .insert(entry.id.clone(), Arc::clone(&entry));
-        Token::new(entry)
-    }
-
-    /// Live queries, then finished ones, newest first.
-    pub fn statuses(&self) -> Vec<QueryStatus> {
-        let inner = self.inner.lock();
-        let mut live: Vec<_> = inner.live.values().map(|entry| entry.status()).collect();
-        live.sort_by_key(|query| std::cmp::Reverse(query.started));
-        live.extend(inner.recent.iter().rev().cloned());
-        live
-    }
-
-    fn retire(&self, entry: &Entry) {
-        let mut inner = self.inner.lock();
-        if inner.live.remove(&entry.id).is_none() {
-            inner.recent.retain(|query| query.id != entry.id);
-        }
-        if inner.recent.len() >= RECENT {
-            inner.recent.pop_front();
-        }
-        inner.recent.push_back(entry.status());
-    }
-
-    fn revive(&self, entry: &Arc<Entry>) {
-        let mut inner = self.inner.lock();
-        inner.recent.retain(|query| query.id != entry.id);
-        inner.live.insert(entry.id.clone(), Arc::clone(entry));
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct Received;
 #[derive(Debug)]
@@ -227,7 +250,7 @@ pub(crate) struct Token<S> {
 }
 
 impl<S> Token<S> {
-    fn new(entry: Arc<Entry>) -> Self {
+    pub(super) fn new(entry: Arc<Entry>) -> Self {
         Self {
             entry,
             open: true,
@@ -237,6 +260,10 @@ impl<S> Token<S> {
 
     pub(crate) fn id(&self) -> &str {
         &self.entry.id
+    }
+
+    pub(crate) fn entry(&self) -> &Arc<Entry> {
+        &self.entry
     }
 
     /// The query failed. What a bug says goes to the log, the user gets the query's id.
@@ -270,23 +297,33 @@ impl Token<Received> {
 }
 
 impl Token<Queued> {
-    /// A run of a planned query begins: it waits for its permit.
-    pub(crate) fn begin(entry: &Arc<Entry>) -> Self {
-        entry.rows.store(0, Ordering::Relaxed);
-        entry.bytes.store(0, Ordering::Relaxed);
-        {
+    /// A run of one slice of a planned query begins: it waits for its permit.
+    pub(crate) fn begin(entry: &Arc<Entry>, slice: usize) -> Self {
+        entry.log.revive(entry);
+        let mut runs = entry.runs.lock();
+        let again = runs.slices.is_empty() || runs.slices.contains(&slice);
+        if runs.active == 0 {
             let mut times = entry.times.lock();
-            times.queued_ms = None;
-            times.running_ms = None;
             times.error = None;
             times.state = QueryState::Queued;
             times.since = Moment::now();
+            if again {
+                times.queued_ms = None;
+                times.running_ms = None;
+                runs.slices.clear();
+                runs.plans.clear();
+                entry.rows.store(0, Ordering::Relaxed);
+                entry.bytes.store(0, Ordering::Relaxed);
+            }
         }
-        entry.log.revive(entry);
+        runs.slices.insert(slice);
+        runs.active += 1;
         Self::new(Arc::clone(entry))
     }
 
-    pub(crate) fn permitted(self) -> Token<Running> {
+    pub(crate) fn permitted(self, plan: Option<&Arc<dyn ExecutionPlan>>) -> Token<Running> {
+        let plan = plan.map(Arc::downgrade);
+        self.entry.runs.lock().plans.extend(plan);
         self.advance(QueryState::Running)
     }
 }
@@ -329,8 +366,8 @@ fn step(entry: &Entry, to: QueryState) {
     let spent = Some(millis(times.since));
     match times.state {
         QueryState::Planning => times.planning_ms = spent,
-        QueryState::Queued => times.queued_ms = spent,
-        QueryState::Running => times.running_ms = spent,
+        QueryState::Queued => times.queued_ms = add(times.queued_ms, spent),
+        QueryState::Running => times.running_ms = add(times.running_ms, spent),
         QueryState::Planned
         | QueryState::Succeeded
         | QueryState::Failed
@@ -340,11 +377,31 @@ fn step(entry: &Entry, to: QueryState) {
     times.since = Moment::now();
 }
 
+/// Of slices read one after the other.
+fn add(before: Option<u64>, spent: Option<u64>) -> Option<u64> {
+    Some(before.unwrap_or(0) + spent.unwrap_or(0))
+}
+
 fn end(entry: &Entry, state: QueryState, error: Option<&Error>) {
+    {
+        let mut runs = entry.runs.lock();
+        runs.active = runs.active.saturating_sub(1);
+        // Other slices still run, and the query with them; or one has failed before.
+        if error.is_none() && (runs.active > 0 || entry.times.lock().error.is_some()) {
+            return;
+        }
+    }
     step(entry, state);
     entry.times.lock().error = error.map(|error| error.message.clone());
     entry.log.retire(entry);
     entry.log_line();
+}
+
+pub(crate) fn cancelled() -> Error {
+    Error::new(
+        Kind::Cancelled,
+        "the query was cancelled by its owner: run the statement again",
+    )
 }
 
 /// The error as the user sees it; the details of a bug are logged here, once.
@@ -425,7 +482,7 @@ mod tests {
         let log = Arc::new(QueryLog::default());
         let entry = log.receive("session-1", "select 1").planned(2);
         for _ in 0..2 {
-            let running = Token::begin(&entry).permitted();
+            let running = Token::begin(&entry, 0).permitted(None);
             running.sent(5, 40);
             running.succeed();
             let statuses = log.statuses();
@@ -433,14 +490,5 @@ mod tests {
             assert_eq!((statuses[0].rows, statuses[0].files), (5, 2));
             assert_eq!(statuses[0].state, QueryState::Succeeded);
         }
-    }
-
-    #[test]
-    fn finished_queries_are_remembered_up_to_a_limit() {
-        let log = Arc::new(QueryLog::default());
-        for _ in 0..RECENT + 5 {
-            drop(log.receive("session-1", "select 1"));
-        }
-        assert_eq!(log.statuses().len(), RECENT);
     }
 }

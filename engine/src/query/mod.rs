@@ -3,6 +3,8 @@
 
 pub(crate) mod admission;
 pub(crate) mod life;
+mod log;
+mod progress;
 mod stream;
 
 use std::sync::Arc;
@@ -17,10 +19,12 @@ use featureflight_catalog::{Error, Kind, Result};
 use parking_lot::Mutex;
 
 use crate::session::Session;
+use crate::settings::Settings;
 
-pub use life::{QueryLog, QueryState, QueryStatus};
-pub use stream::ResultStream;
-pub(crate) use stream::{Rows, Run, start, timed_out};
+pub use life::{QueryState, QueryStatus};
+pub use log::QueryLog;
+pub(crate) use stream::{Limit, Rows, Run, past_deadline, start, stopped};
+pub use stream::{ResultStream, RunStats};
 
 /// A planned statement with its clocks and files fixed.
 #[derive(Debug)]
@@ -34,11 +38,20 @@ pub struct PinnedQuery {
     pub repeatable: bool,
     /// The system-time cut of some relation is younger than the settling time, or there is none.
     pub unsettled: bool,
+    /// Files that were pinned, and how long it took.
+    pub files: u64,
+    pub planned_ms: u64,
+    /// How many slices the result can be read in, each by a run of its own: together they are the
+    /// whole, as a multiset. One unless the session asks for more.
+    pub slices: usize,
+    /// Why there is one slice where more were asked for.
+    pub whole_because: Option<&'static str>,
+    pub(crate) settings: Settings,
     pub(crate) source: Source,
     pub(crate) entry: Arc<life::Entry>,
     /// Kept so that a session is not idle while a result of it is under way.
     pub(crate) _session: Arc<Session>,
-    pub(crate) ran: AtomicBool,
+    pub(crate) ran: Vec<AtomicBool>,
 }
 
 /// Where the rows come from.
@@ -60,10 +73,35 @@ pub(crate) struct PinnedPlan {
 }
 
 impl PinnedQuery {
+    /// Stops its planning and its runs, and lets no further one begin. False when nothing was left
+    /// to stop: the rows of all of it are out.
+    pub fn cancel(&self) -> bool {
+        let under_way = self.entry.is_under_way();
+        self.entry.cancel();
+        under_way
+    }
+
+    /// Whether anything of it is still to come.
+    pub fn is_under_way(&self) -> bool {
+        self.entry.is_under_way()
+    }
+
+    /// As `system.queries` shows it.
+    pub fn status(&self) -> QueryStatus {
+        self.entry.status()
+    }
+
     /// # Errors
-    /// `Aborted` for the second run of a query that does not repeat.
-    pub(crate) fn claim(&self) -> Result<()> {
-        if self.ran.swap(true, Ordering::AcqRel) && !self.repeatable {
+    /// `Aborted` for the second run of a query that does not repeat, `Cancelled`, `InvalidArgument`
+    /// for a slice there is not.
+    pub(crate) fn claim(&self, slice: usize) -> Result<()> {
+        if self.entry.is_cancelled() {
+            return Err(life::cancelled());
+        }
+        let Some(ran) = self.ran.get(slice) else {
+            return Err(Error::invalid(format!("the result has no slice {slice}")));
+        };
+        if ran.swap(true, Ordering::AcqRel) && !self.repeatable {
             return Err(Error::new(
                 Kind::Aborted,
                 "this statement may give other rows when it is read again, so its ticket is good \

@@ -6,6 +6,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
 
 use arrow::array::RecordBatch;
@@ -19,8 +20,9 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::PinnedQuery;
-use super::life::{Running, Token};
+use super::life::{Entry, Running, Token};
 use crate::boundary::Outlet;
+use crate::settings::{Setting, Settings};
 
 /// Batches computed ahead of the reader.
 const AHEAD: usize = 2;
@@ -31,8 +33,68 @@ pub struct ResultStream {
     pub schema: SchemaRef,
     /// The operators at work, for their metrics; none where the rows were there already.
     pub plan: Option<Arc<dyn ExecutionPlan>>,
+    pub stats: Arc<RunStats>,
     messages: mpsc::Receiver<Message>,
+    /// Read already, by [`ResultStream::begun`].
+    ahead: Option<Message>,
     finished: bool,
+}
+
+impl ResultStream {
+    /// Waits until the first rows are there, or the end of a result without any.
+    ///
+    /// # Errors
+    /// Those of the query.
+    pub async fn begun(&mut self) -> Result<()> {
+        if self.ahead.is_none() {
+            self.ahead = self.messages.recv().await;
+        }
+        match &self.ahead {
+            Some(Message::Failed(error)) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// What one run has given its reader so far.
+#[derive(Debug)]
+pub struct RunStats {
+    rows: AtomicU64,
+    bytes: AtomicU64,
+    pub queued_ms: u64,
+    began: Instant,
+}
+
+impl RunStats {
+    fn new(queued_ms: u64) -> Self {
+        Self {
+            rows: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            queued_ms,
+            began: Instant::now(),
+        }
+    }
+
+    fn count(&self, batch: &RecordBatch) {
+        let bytes = batch.get_array_memory_size() as u64;
+        self.rows
+            .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    pub fn rows(&self) -> u64 {
+        self.rows.load(Ordering::Relaxed)
+    }
+
+    /// In memory, before encoding.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Since the run was permitted.
+    pub fn executed_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 #[derive(Debug)]
@@ -49,9 +111,15 @@ impl Stream for ResultStream {
         if self.finished {
             return Poll::Ready(None);
         }
-        let message = ready!(self.messages.poll_recv(cx));
+        let message = match self.ahead.take() {
+            Some(message) => Some(message),
+            None => ready!(self.messages.poll_recv(cx)),
+        };
         Poll::Ready(match message {
-            Some(Message::Batch(batch)) => Some(Ok(batch)),
+            Some(Message::Batch(batch)) => {
+                self.stats.count(&batch);
+                Some(Ok(batch))
+            }
             Some(Message::End) => {
                 self.finished = true;
                 None
@@ -77,28 +145,48 @@ pub(crate) struct Run {
     pub(crate) rows: Rows,
     pub(crate) token: Token<Running>,
     pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) limit: Limit,
+    pub(crate) queued_ms: u64,
+}
+
+/// When a run ends although it is not done.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limit {
+    /// The server's or the session's, and the client's.
+    pub(crate) timeout: Option<Instant>,
     pub(crate) deadline: Option<Instant>,
 }
 
 pub(crate) enum Rows {
     Ready(RecordBatch),
     Plan(Arc<dyn ExecutionPlan>, Arc<TaskContext>),
+    /// One partition of a plan.
+    Slice(Arc<dyn ExecutionPlan>, Arc<TaskContext>, usize),
+}
+
+impl Rows {
+    pub(crate) fn plan(&self) -> Option<&Arc<dyn ExecutionPlan>> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Plan(plan, _) | Self::Slice(plan, ..) => Some(plan),
+        }
+    }
 }
 
 /// Starts the task of a run.
 pub(crate) fn start(run: Run) -> ResultStream {
     let (sender, messages) = mpsc::channel(AHEAD);
     let schema = Arc::clone(&run.query.schema);
-    let plan = match &run.rows {
-        Rows::Ready(_) => None,
-        Rows::Plan(plan, _) => Some(Arc::clone(plan)),
-    };
+    let plan = run.rows.plan().cloned();
+    let stats = Arc::new(RunStats::new(run.queued_ms));
     // The line at the query's end belongs to the call that asked for it.
     tokio::spawn(drive(run, sender).in_current_span());
     ResultStream {
         schema,
         plan,
+        stats,
         messages,
+        ahead: None,
         finished: false,
     }
 }
@@ -109,10 +197,10 @@ async fn drive(run: Run, sender: mpsc::Sender<Message>) {
         rows,
         token,
         permit,
-        deadline,
+        limit,
+        queued_ms: _,
     } = run;
-    let outlet = Outlet::new(Arc::clone(&query.schema));
-    let work = std::panic::AssertUnwindSafe(pump(rows, &outlet, &token, &sender, deadline));
+    let work = std::panic::AssertUnwindSafe(pump(&query, rows, &token, &sender, limit));
     let outcome = work
         .catch_unwind()
         .await
@@ -137,58 +225,96 @@ enum Ended {
 }
 
 async fn pump(
+    query: &PinnedQuery,
     rows: Rows,
-    outlet: &Outlet,
     token: &Token<Running>,
     sender: &mpsc::Sender<Message>,
-    deadline: Option<Instant>,
+    limit: Limit,
 ) -> Result<Ended> {
+    let outlet = Outlet::new(Arc::clone(&query.schema));
     let mut batches = match rows {
         Rows::Ready(batch) => futures::stream::once(async { Ok(batch) }).boxed(),
         Rows::Plan(plan, context) => execute_stream(plan, context)
             .map_err(crate::error::classify)?
             .boxed(),
+        Rows::Slice(plan, context, partition) => plan
+            .execute(partition, context)
+            .map_err(crate::error::classify)?
+            .boxed(),
     };
-    let expiry = expiry(deadline);
-    tokio::pin!(expiry);
+    let stopped = stopped(token.entry(), limit);
+    tokio::pin!(stopped);
     loop {
         let next = tokio::select! {
             biased;
             () = sender.closed() => return Ok(Ended::Unread),
-            error = &mut expiry => return Err(error),
+            error = &mut stopped => return Err(error),
             next = batches.next() => next,
         };
         let Some(batch) = next else {
             return Ok(Ended::Complete);
         };
         for batch in outlet.send(&batch.map_err(crate::error::classify)?)? {
-            let (rows, bytes) = (batch.num_rows(), batch.get_array_memory_size());
+            token.sent(batch.num_rows(), batch.get_array_memory_size());
+            within_limits(&query.settings, token)?;
             let sent = tokio::select! {
                 biased;
-                error = &mut expiry => return Err(error),
+                error = &mut stopped => return Err(error),
                 sent = sender.send(Message::Batch(batch)) => sent,
             };
             if sent.is_err() {
                 return Ok(Ended::Unread);
             }
-            token.sent(rows, bytes);
         }
     }
 }
 
-/// Waits for the deadline; for ever if there is none.
-async fn expiry(deadline: Option<Instant>) -> Error {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
+/// Waits for what ends a query before its time: its timeout, the client's deadline, a cancel.
+pub(crate) async fn stopped(entry: &Entry, limit: Limit) -> Error {
+    async fn at(moment: Option<Instant>) {
+        match moment {
+            Some(moment) => tokio::time::sleep_until(moment).await,
+            None => std::future::pending().await,
+        }
     }
-    timed_out()
+    tokio::select! {
+        error = entry.cancelled() => error,
+        () = at(limit.deadline) => past_deadline(),
+        () = at(limit.timeout) => timed_out(),
+    }
+}
+
+/// A result that is cut short would look complete, so more than was asked for is an error.
+fn within_limits(settings: &Settings, token: &Token<Running>) -> Result<()> {
+    let (rows, bytes) = token.entry().sent();
+    let beyond = |what: &str, limit: u64, setting: Setting| {
+        Err(Error::new(
+            Kind::ResourceExhausted,
+            format!(
+                "the result has more than {limit} {what}, the limit that {setting} sets: select \
+                 less, or SET {setting} higher"
+            ),
+        ))
+    };
+    match (settings.max_rows, settings.max_bytes) {
+        (Some(limit), _) if rows > limit => beyond("rows", limit, Setting::MaxRows),
+        (_, Some(limit)) if bytes > limit => beyond("bytes", limit, Setting::MaxBytes),
+        _ => Ok(()),
+    }
+}
+
+pub(crate) fn past_deadline() -> Error {
+    Error::new(
+        Kind::DeadlineExceeded,
+        "the call's deadline has passed before its answer was complete: allow the driver a longer \
+         timeout, or select less",
+    )
 }
 
 pub(crate) fn timed_out() -> Error {
     Error::new(
         Kind::DeadlineExceeded,
-        "the query took longer than the server allows: select less, or ask the operator for a \
-         longer query timeout",
+        "the query took longer than it may: select less, SET featureflight.query_timeout higher, \
+         or ask the operator for a longer engine.query_timeout",
     )
 }

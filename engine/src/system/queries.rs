@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
+use arrow::array::{
+    ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use featureflight_catalog::Result;
@@ -39,6 +41,7 @@ impl SystemTable for Queries {
             number("rows", false),
             number("bytes", false),
             number("files", false),
+            Field::new("progress", DataType::Float64, true),
             Field::new("error", DataType::Utf8, true),
         ]))
     }
@@ -75,6 +78,12 @@ impl SystemTable for Queries {
                 number(|query| Some(query.rows)),
                 number(|query| Some(query.bytes)),
                 number(|query| Some(query.files)),
+                Arc::new(
+                    queries
+                        .iter()
+                        .map(|query| query.progress)
+                        .collect::<Float64Array>(),
+                ),
                 Arc::new(
                     queries
                         .iter()

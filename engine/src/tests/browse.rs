@@ -141,7 +141,14 @@ async fn the_standard_views_list_what_there_is() {
         .await;
     assert_eq!(
         settings,
-        ["featureflight.system_time", "featureflight.valid_time"]
+        [
+            "featureflight.endpoints",
+            "featureflight.max_bytes",
+            "featureflight.max_rows",
+            "featureflight.query_timeout",
+            "featureflight.system_time",
+            "featureflight.valid_time"
+        ]
     );
     assert!(
         server

@@ -5,7 +5,10 @@ mod lifecycle;
 mod limits;
 mod pins;
 mod sessions;
+mod slices;
+mod stopping;
 mod system;
+mod uploads;
 
 use std::path::PathBuf;
 use std::sync::Arc;

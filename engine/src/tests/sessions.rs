@@ -19,7 +19,7 @@ async fn a_session_clock_is_set_shown_and_reset() {
         .await
         .unwrap();
     assert_eq!(server.lines(AGES).await, ["c1 30"]);
-    assert_eq!(server.lines("SHOW ALL").await.len(), 2);
+    assert_eq!(server.lines("SHOW ALL").await.len(), 6);
     server
         .rows("RESET featureflight.system_time")
         .await
@@ -274,7 +274,7 @@ async fn preparing_has_no_effect() {
         assert!(prepared.is_update);
         assert_eq!(prepared.schema.field(0).name(), "status");
     }
-    assert_eq!(server.session.clocks().system, None);
+    assert_eq!(server.session.settings().clocks.system, None);
     assert_eq!(server.error("SELECT * FROM v").await.kind, Kind::NotFound);
     let set = "SET featureflight.system_time = $1";
     let prepared = server.engine.prepare(&server.session, set).await.unwrap();

@@ -12,6 +12,9 @@ use serde_json::Value;
 use super::{CatalogKind, Config, LogFormat, Secret, StorageKind};
 
 /// Shorter keys can be guessed.
+/// How locations of Flight begin.
+const FLIGHT_SCHEMES: [&str; 3] = ["grpc://", "grpc+tcp://", "grpc+tls://"];
+
 const MIN_SIGNING_KEY_BYTES: usize = 32;
 
 /// The flags of `serve`.
@@ -131,6 +134,16 @@ impl Config {
         if self.storage.kind == Some(StorageKind::Warehouse) && self.storage.directory.is_none() {
             return refuse("storage.kind = \"warehouse\" needs storage.directory");
         }
+        if let Some(address) = &self.server.advertised_address
+            && !FLIGHT_SCHEMES
+                .iter()
+                .any(|scheme| address.starts_with(scheme))
+        {
+            return refuse(&format!(
+                "server.advertised_address = \"{address}\" is no Flight location: write \
+                 grpc+tcp://HOST:PORT or grpc+tls://HOST:PORT"
+            ));
+        }
         let key = self.server.signing_key.as_ref().map(Secret::reveal);
         if key.is_some_and(|key| key.len() < MIN_SIGNING_KEY_BYTES) {
             return refuse("server.signing_key needs at least 32 characters");
@@ -139,6 +152,7 @@ impl Config {
             ("server.max_tickets", self.server.max_tickets),
             ("server.max_connections", self.server.max_connections),
             ("server.max_streams", self.server.max_streams as usize),
+            ("server.max_message", self.server.max_message.0 as usize),
             ("server.max_sessions", self.server.max_sessions),
             ("engine.target_partitions", self.engine.target_partitions),
             ("engine.requests_in_flight", self.engine.requests_in_flight),

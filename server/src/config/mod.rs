@@ -49,6 +49,13 @@ pub struct ServerConfig {
     pub max_sessions: usize,
     /// A client that takes nothing from its result for this long loses it.
     pub stall_timeout: Span,
+    /// Where clients can fetch results, as a Flight location (`grpc+tcp://host:port`); when absent
+    /// they use the connection they have.
+    pub advertised_address: Option<String>,
+    /// A result that computes for so long without rows sends an empty batch; 0 sends none.
+    pub keep_alive: Span,
+    /// Largest message a client may send: a batch of an upload, for the most part.
+    pub max_message: Bytes,
     /// How long running calls may go on after the server was told to stop.
     pub shutdown_grace: Span,
 }
@@ -65,6 +72,9 @@ impl Default for ServerConfig {
             max_streams: 64,
             max_sessions: 10_000,
             stall_timeout: Span::from_secs(5 * 60),
+            advertised_address: None,
+            keep_alive: Span::from_secs(20),
+            max_message: Bytes(64 << 20),
             shutdown_grace: Span::from_secs(10),
         }
     }
@@ -144,6 +154,9 @@ pub struct EngineConfig {
     pub max_sql: Bytes,
     pub max_running_queries: usize,
     pub max_queued_queries: usize,
+    /// All temporary tables of one session.
+    pub max_upload: Bytes,
+    pub max_upload_rows: u64,
     /// 0 lets queries run for ever.
     pub query_timeout: Span,
     /// A system-time cut younger than this may still gain rows, and is flagged.
@@ -165,6 +178,8 @@ impl Default for EngineConfig {
             max_sql: Bytes(256 << 10),
             max_running_queries: 2 * machine::threads().max(4),
             max_queued_queries: 64,
+            max_upload: Bytes(1 << 30),
+            max_upload_rows: 100_000_000,
             query_timeout: Span::from_secs(0),
             settling_time: Span::from_secs(20 * 60),
             idle_session_timeout: Span::from_secs(60 * 60),

@@ -3,25 +3,30 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use base64::{Engine as _, alphabet};
 use featureflight_catalog::{Error, Kind, Result};
+use featureflight_engine::Caller;
 use featureflight_engine::session::Session;
 use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
+use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Extensions, Response, Status};
 use tracing::{Instrument, Span};
 
 use super::Service;
-use super::status::{Fault, REQUEST_ID};
+use super::headers::{self, Headers};
+use super::status::{self, Fault, REQUEST_ID};
+use crate::calls::UnderWay;
 use crate::listen::ConnectionInfo;
 use crate::sessions::COOKIE;
 
-/// Headers of ours. Those this version does not know are refused: a clock that is quietly ignored
-/// reads the future.
-const OUR_HEADERS: &str = "featureflight-";
+/// A call answers this much before its deadline, at most a tenth of the time it has: afterwards
+/// the transport cuts it off without a word.
+const BEFORE_DEADLINE: Duration = Duration::from_millis(20);
 
 /// One call.
 #[derive(Debug)]
@@ -30,6 +35,7 @@ pub(crate) struct Call {
     span: Span,
     /// Offered with the answer.
     cookie: Option<String>,
+    under_way: Arc<UnderWay>,
 }
 
 /// What the `authorization` header holds.
@@ -42,36 +48,71 @@ pub(crate) enum Credentials {
 }
 
 impl Call {
-    pub(crate) fn new(rpc: &'static str) -> Self {
+    pub(crate) fn new(service: &Service, rpc: &'static str) -> Self {
         let id = uuid::Uuid::new_v4().simple().to_string();
         let peer = tracing::field::Empty;
-        let span = tracing::info_span!("call", rpc, request = %id, peer);
+        let (trace_id, parent_id) = (tracing::field::Empty, tracing::field::Empty);
+        let span = tracing::info_span!("call", rpc, request = %id, peer, trace_id, parent_id);
         Self {
             id,
             span,
             cookie: None,
+            under_way: Arc::new(service.calls.enter()),
         }
     }
 
-    /// The caller's session: bearer, else cookie, else connection.
+    /// Who calls, by bearer, else cookie, else connection, and what its headers say.
     ///
     /// # Errors
-    /// `Unauthenticated` for a token that names no session.
-    pub(crate) fn session(
+    /// `Unauthenticated` for a token that names no session, those of [`headers::read`],
+    /// `NotFound` for a default schema there is not.
+    pub(crate) fn caller(
         &mut self,
         service: &Service,
         metadata: &MetadataMap,
         extensions: &Extensions,
-    ) -> Result<Arc<Session>, Status> {
+    ) -> Result<Caller, Status> {
         let found = extensions
             .get::<ConnectionInfo>()
             .ok_or_else(|| Error::internal("a call without a connection"))
             .and_then(|connection| {
                 self.span
                     .record("peer", tracing::field::display(connection.peer));
-                self.find_session(service, metadata, *connection)
+                self.find_caller(service, metadata, *connection)
             });
         found.map_err(|error| self.refuse(error.into()))
+    }
+
+    fn find_caller(
+        &mut self,
+        service: &Service,
+        metadata: &MetadataMap,
+        connection: ConnectionInfo,
+    ) -> Result<Caller> {
+        let said = self.headers(metadata)?;
+        let session = self.find_session(service, metadata, connection)?;
+        let mut caller = Caller::from(&session);
+        for (setting, value) in said.settings {
+            caller.fix(setting, value);
+        }
+        if let Some(schema) = said.schema {
+            caller.fix_schema(service.engine.schema_named(&schema)?);
+        }
+        caller.deadline = said.timeout.map(|timeout| {
+            let early = BEFORE_DEADLINE.min(timeout / 10);
+            Instant::now() + timeout.saturating_sub(early)
+        });
+        Ok(caller)
+    }
+
+    /// What the call's headers say; its trace goes to the log.
+    pub(crate) fn headers(&self, metadata: &MetadataMap) -> Result<Headers> {
+        let said = headers::read(metadata)?;
+        if let Some(trace) = &said.trace {
+            self.span.record("trace_id", &trace.id);
+            self.span.record("parent_id", &trace.parent);
+        }
+        Ok(said)
     }
 
     fn find_session(
@@ -80,7 +121,6 @@ impl Call {
         metadata: &MetadataMap,
         connection: ConnectionInfo,
     ) -> Result<Arc<Session>> {
-        refuse_unknown_headers(metadata)?;
         if let Credentials::Bearer(token) = credentials(metadata)? {
             return service.sessions.by_token(&token);
         }
@@ -111,23 +151,30 @@ impl Call {
         }
     }
 
-    /// Frames a stream of an answer.
+    /// Frames a stream of an answer; what is said at its end goes into the trailers.
     pub(crate) fn stream<T: Send + 'static>(
         &self,
         items: impl Stream<Item = Result<T>> + Send + 'static,
+        said_at_end: impl Fn() -> Vec<(&'static str, String)> + Send + 'static,
     ) -> BoxStream<'static, Result<T, Status>> {
         let (id, span) = (self.id.clone(), self.span.clone());
+        let under_way = Arc::clone(&self.under_way);
         let mut items = AssertUnwindSafe(items).catch_unwind().boxed();
         let mut ended = false;
         futures::stream::poll_fn(move |cx| {
             if ended {
                 return std::task::Poll::Ready(None);
             }
-            let _entered = span.enter();
+            let (_entered, _) = (span.enter(), &under_way);
             items.poll_next_unpin(cx).map(|item| {
-                let outcome = match item? {
-                    Ok(outcome) => outcome,
-                    Err(panic) => Err(panicked(panic.as_ref())),
+                let outcome = match item {
+                    Some(Ok(outcome)) => outcome,
+                    Some(Err(panic)) => Err(panicked(panic.as_ref())),
+                    None => {
+                        ended = true;
+                        let said = said_at_end();
+                        return (!said.is_empty()).then(|| Err(status::complete(said)));
+                    }
                 };
                 ended = outcome.is_err();
                 Some(outcome.map_err(|error| refuse(error.into(), &id)))
@@ -183,24 +230,6 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Error {
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str))
         .unwrap_or("no message");
     Error::internal(format!("a handler panicked: {text}"))
-}
-
-fn refuse_unknown_headers(metadata: &MetadataMap) -> Result<()> {
-    let unknown = metadata.keys().find_map(|key| match key {
-        tonic::metadata::KeyRef::Ascii(key) => {
-            Some(key.as_str()).filter(|key| key.starts_with(OUR_HEADERS))
-        }
-        tonic::metadata::KeyRef::Binary(key) => {
-            Some(key.as_str()).filter(|key| key.starts_with(OUR_HEADERS))
-        }
-    });
-    match unknown {
-        None => Ok(()),
-        Some(key) => Err(Error::invalid(format!(
-            "this server does not know the header {key}; set clocks with \
-             SET featureflight.system_time = '...' or SET featureflight.valid_time = '...'"
-        ))),
-    }
 }
 
 /// Go's drivers, ADBC among them, leave the padding out.

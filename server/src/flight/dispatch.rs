@@ -1,59 +1,82 @@
 //! Finds the Flight SQL command in a request and its handler. No logic of its own.
 
-use std::sync::Arc;
-
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::IpcWriteOptions;
 use arrow_flight::sql::{Any, Command, DoPutUpdateResult};
 use arrow_flight::{
-    FlightData, FlightDescriptor, FlightInfo, IpcMessage, PutResult, SchemaAsIpc, SchemaResult,
-    Ticket,
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, PutResult,
+    SchemaAsIpc, SchemaResult, Ticket,
 };
 use featureflight_catalog::{Error, Result};
-use featureflight_engine::session::Session;
+use featureflight_engine::Caller;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::Message;
 
-use super::encode::{self, Messages};
+use super::encode;
+use super::statement_query::{Rows, no_transaction};
 use super::status::Fault;
 use super::{
-    Service, catalogs, db_schemas, foreign_keys, prepared_statement, primary_keys, sql_info,
-    statement_query, statement_update, table_types, tables, xdbc_type_info,
+    Service, catalogs, db_schemas, foreign_keys, ingest, poll, prepared_statement, primary_keys,
+    sql_info, statement_query, statement_update, table_types, tables, xdbc_type_info,
 };
 
 pub(super) async fn get_flight_info(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo, Fault> {
     match command(&descriptor.cmd)? {
         Command::CommandStatementQuery(query) => {
-            Ok(statement_query::get_flight_info(service, session, query, descriptor).await?)
+            Ok(statement_query::get_flight_info(service, caller, query, descriptor).await?)
         }
         Command::CommandPreparedStatementQuery(query) => {
-            Ok(prepared_statement::get_flight_info(service, session, &query, descriptor).await?)
+            Ok(prepared_statement::get_flight_info(service, caller, &query, descriptor).await?)
         }
         command => {
             let schema = catalog_schema(service, &command)?;
             // The command is small and answers are made when they are fetched: it is the ticket.
             let ticket = Ticket::new(descriptor.cmd.clone());
-            Ok(encode::info(&schema, ticket, descriptor, "")?)
+            let endpoints = vec![FlightEndpoint::new().with_ticket(ticket)];
+            Ok(encode::info(&schema, endpoints, descriptor, "")?)
+        }
+    }
+}
+
+/// What can be had at once is complete at once; statements are begun.
+pub(super) async fn poll_flight_info(
+    service: &Service,
+    caller: &Caller,
+    descriptor: FlightDescriptor,
+) -> Result<PollInfo, Fault> {
+    match command(&descriptor.cmd)? {
+        Command::CommandStatementQuery(query) => {
+            no_transaction(query.transaction_id.as_deref())?;
+            Ok(poll::begin(service, caller, query.query, None, descriptor).await?)
+        }
+        Command::CommandPreparedStatementQuery(query) => {
+            let (sql, bound) = prepared_statement::bound_statement(service, &query)?;
+            Ok(poll::begin(service, caller, sql, bound, descriptor).await?)
+        }
+        Command::TicketStatementQuery(poll) => Ok(poll::again(service, caller, &poll).await?),
+        _ => {
+            let info = get_flight_info(service, caller, descriptor).await?;
+            Ok(poll::complete(info))
         }
     }
 }
 
 pub(super) async fn get_schema(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     descriptor: FlightDescriptor,
 ) -> Result<SchemaResult, Fault> {
     let schema = match command(&descriptor.cmd)? {
         Command::CommandStatementQuery(query) => {
-            statement_query::schema(service, session, &query).await?
+            statement_query::schema(service, caller, &query).await?
         }
         Command::CommandPreparedStatementQuery(query) => {
-            prepared_statement::schema(service, session, &query).await?
+            prepared_statement::schema(service, caller, &query).await?
         }
         command => catalog_schema(service, &command)?,
     };
@@ -66,19 +89,23 @@ pub(super) async fn get_schema(
 
 pub(super) async fn do_get(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     ticket: Ticket,
-) -> Result<Messages, Fault> {
+) -> Result<Rows, Fault> {
     let batch = match command(&ticket.ticket)? {
         Command::TicketStatementQuery(ticket) => {
-            return Ok(statement_query::do_get(service, &ticket).await?);
+            return Ok(statement_query::do_get(service, caller, &ticket)?);
         }
         Command::CommandGetCatalogs(_) => catalogs::batch()?,
-        Command::CommandGetDbSchemas(command) => db_schemas::batch(service, session, &command)?,
-        Command::CommandGetTables(command) => tables::batch(service, session, &command).await?,
+        Command::CommandGetDbSchemas(command) => {
+            db_schemas::batch(service, &caller.session, &command)?
+        }
+        Command::CommandGetTables(command) => {
+            tables::batch(service, &caller.session, &command).await?
+        }
         Command::CommandGetTableTypes(_) => table_types::batch()?,
         Command::CommandGetPrimaryKeys(command) => {
-            primary_keys::batch(service, session, &command).await?
+            primary_keys::batch(service, &caller.session, &command).await?
         }
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)
@@ -87,12 +114,15 @@ pub(super) async fn do_get(
         Command::CommandGetXdbcTypeInfo(command) => xdbc_type_info::batch(service, &command)?,
         command => return Err(absent(&command)),
     };
-    Ok(encode::single(batch)?)
+    Ok(Rows {
+        messages: encode::single(batch)?,
+        said_at_end: Box::new(Vec::new),
+    })
 }
 
 pub(super) async fn do_put(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     mut messages: BoxStream<'static, Result<FlightData>>,
 ) -> Result<PutResult, Fault> {
     let first = messages
@@ -106,12 +136,16 @@ pub(super) async fn do_put(
     let messages = futures::stream::iter([Ok(first)]).chain(messages).boxed();
     let app_metadata = match command(&descriptor.cmd)? {
         Command::CommandStatementUpdate(update) => {
-            statement_update::do_put(service, session, update).await?;
-            no_rows_changed()
+            statement_update::do_put(service, caller, update).await?;
+            changed(0)
+        }
+        Command::CommandStatementIngest(ingest) => {
+            let rows = ingest::do_put(service, caller, ingest, messages).await?;
+            changed(i64::try_from(rows).unwrap_or(i64::MAX))
         }
         Command::CommandPreparedStatementUpdate(update) => {
-            prepared_statement::do_put_update(service, session, &update, messages).await?;
-            no_rows_changed()
+            prepared_statement::do_put_update(service, caller, &update, messages).await?;
+            changed(0)
         }
         Command::CommandPreparedStatementQuery(query) => {
             prepared_statement::do_put_query(service, &query, messages)
@@ -125,9 +159,9 @@ pub(super) async fn do_put(
     })
 }
 
-/// Statements with an effect change the session, never rows.
-fn no_rows_changed() -> Vec<u8> {
-    DoPutUpdateResult { record_count: 0 }.encode_to_vec()
+/// Rows an update changed; statements with an effect change the session, never rows.
+fn changed(record_count: i64) -> Vec<u8> {
+    DoPutUpdateResult { record_count }.encode_to_vec()
 }
 
 /// The schemas that FlightSql.proto fixes.
@@ -160,9 +194,7 @@ pub(super) fn command(bytes: &[u8]) -> Result<Command> {
 
 fn absent(command: &Command) -> Fault {
     match command {
-        Command::CommandStatementIngest(_) => {
-            Fault::Unimplemented("this server does not take uploads".into())
-        }
+        Command::CommandStatementIngest(_) => Error::invalid("uploads are sent by DoPut").into(),
         Command::CommandStatementSubstraitPlan(_) => {
             Fault::Unimplemented("this server does not take Substrait plans; send SQL".into())
         }

@@ -1,17 +1,20 @@
 //! From batches to Flight messages: announced schema first, no compression, about 2 MiB each.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
-use arrow::ipc::writer::IpcWriteOptions;
+use arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteContext, IpcWriteOptions};
 use arrow_flight::encode::{FlightDataEncoderBuilder, GRPC_TARGET_MAX_FLIGHT_SIZE_BYTES};
 use arrow_flight::error::FlightError;
 use arrow_flight::{
-    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc, Ticket,
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc,
 };
 use featureflight_catalog::{Error, Result};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use prost::bytes::Bytes;
+use prost_types::Timestamp;
 
 use super::status;
 
@@ -52,24 +55,55 @@ pub(super) fn single(batch: RecordBatch) -> Result<Messages> {
     messages(batch.schema(), futures::stream::iter([Ok(batch)]))
 }
 
-/// One endpoint without a location (fetch it here), in order, of unknown length.
+/// An empty batch as one message.
+///
+/// # Errors
+/// `Internal` when Arrow cannot write it.
+pub(super) fn empty_batch(schema: &SchemaRef) -> Result<FlightData> {
+    let batch = RecordBatch::new_empty(SchemaRef::clone(schema));
+    let options = IpcWriteOptions::default();
+    let (_, encoded) = IpcDataGenerator::default()
+        .encode(
+            &batch,
+            &mut DictionaryTracker::new(false),
+            &options,
+            &mut IpcWriteContext::default(),
+        )
+        .map_err(|error| unwritable(&error))?;
+    Ok(encoded.into())
+}
+
+/// Endpoints in their order, of unknown length.
 ///
 /// # Errors
 /// `Internal` when the schema cannot be written.
 pub(super) fn info(
     schema: &Schema,
-    ticket: Ticket,
+    endpoints: Vec<FlightEndpoint>,
     descriptor: FlightDescriptor,
     app_metadata: impl Into<Bytes>,
 ) -> Result<FlightInfo> {
     let info = FlightInfo::new()
         .try_with_schema(schema)
         .map_err(|error| unwritable(&error))?;
+    // Slices have no order among them.
+    let ordered = endpoints.len() <= 1;
+    let info = endpoints.into_iter().fold(info, FlightInfo::with_endpoint);
     Ok(info
-        .with_endpoint(FlightEndpoint::new().with_ticket(ticket))
         .with_descriptor(descriptor)
-        .with_ordered(true)
+        .with_ordered(ordered)
         .with_app_metadata(app_metadata))
+}
+
+/// Protobuf's form of a moment, in whole seconds.
+pub(super) fn timestamp(time: SystemTime) -> Timestamp {
+    let seconds = time
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    Timestamp {
+        seconds: i64::try_from(seconds).unwrap_or(i64::MAX),
+        nanos: 0,
+    }
 }
 
 /// A schema as an encapsulated IPC message, the form that actions and `GetTables` carry.

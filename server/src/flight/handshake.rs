@@ -16,8 +16,16 @@ use super::status::Fault;
 ///
 /// # Errors
 /// `Unauthenticated` for a bearer that names no session, `ResourceExhausted` for one session too
-/// many.
-pub(super) async fn token(service: &Service, metadata: &MetadataMap) -> Result<String, Fault> {
+/// many, and those of the headers.
+pub(super) async fn token(
+    service: &Service,
+    call: &Call,
+    metadata: &MetadataMap,
+) -> Result<String, Fault> {
+    // What the later calls would be refused for is better said here.
+    if let Some(schema) = call.headers(metadata)?.schema {
+        service.engine.schema_named(&schema)?;
+    }
     match credentials(metadata)? {
         Credentials::Bearer(token) => {
             service.sessions.by_token(&token)?;

@@ -9,6 +9,7 @@
 mod actions;
 mod bounded;
 mod call;
+mod cancel;
 mod catalogs;
 mod column_metadata;
 mod db_schemas;
@@ -17,12 +18,18 @@ mod encode;
 mod foreign_keys;
 mod handle;
 mod handshake;
+mod headers;
+mod ingest;
+mod ipc_check;
+mod keep_alive;
 mod outgoing;
 mod parameters;
 mod pattern;
+mod poll;
 mod prepared_statement;
 mod primary_keys;
 mod rpc;
+mod session_options;
 mod sql_info;
 mod statement_query;
 mod statement_update;
@@ -39,6 +46,7 @@ use arrow_flight::sql::metadata::{SqlInfoData, XdbcTypeInfoData};
 use featureflight_catalog::Result;
 use featureflight_engine::Engine;
 
+use crate::calls::Calls;
 use crate::config::ServerConfig;
 use crate::sessions::Sessions;
 use crate::signing::Signer;
@@ -55,12 +63,16 @@ pub(crate) struct FlightServer(Arc<Service>);
 pub(crate) struct Service {
     engine: Arc<Engine>,
     sessions: Arc<Sessions>,
+    calls: Calls,
     signer: Signer,
     statements: ticket::Statements,
     bindings: handle::Bindings,
     sql_info: SqlInfoData,
     type_info: XdbcTypeInfoData,
+    polls: poll::Polls,
     stall_timeout: Duration,
+    keep_alive: Duration,
+    advertised_address: Option<String>,
 }
 
 impl std::fmt::Debug for Service {
@@ -75,18 +87,23 @@ impl FlightServer {
     pub(crate) fn new(
         engine: Arc<Engine>,
         sessions: Arc<Sessions>,
+        calls: Calls,
         config: &ServerConfig,
     ) -> Result<Self> {
         let sql_info = sql_info::table(&engine.options)?;
         Ok(Self(Arc::new(Service {
             engine,
             sessions,
+            calls,
             signer: Signer::new(config.signing_key.as_ref()),
             statements: ticket::Statements::new(config.max_tickets, config.ticket_ttl.0),
             bindings: handle::Bindings::new(MAX_BINDING_BYTES, BINDING_TTL),
             sql_info,
             type_info: xdbc_type_info::table()?,
+            polls: poll::Polls::new(config.max_tickets),
             stall_timeout: config.stall_timeout.0,
+            keep_alive: config.keep_alive.0,
+            advertised_address: config.advertised_address.clone(),
         })))
     }
 }

@@ -10,6 +10,7 @@ use featureflight_catalog::{Error, Kind};
 use futures::{FutureExt, StreamExt};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::encode::Messages;
@@ -24,7 +25,9 @@ enum Step {
     End,
 }
 
-struct AbortOnDrop(JoinHandle<()>);
+/// A task that ends with its owner.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -66,6 +69,28 @@ pub(super) fn paced(mut messages: Messages, stall_timeout: Duration) -> Messages
         };
         ended = !matches!(item, Some(Ok(_)));
         Poll::Ready(item)
+    })
+    .boxed()
+}
+
+/// `messages` until the client's deadline, which ends them with an error.
+pub(super) fn until(mut messages: Messages, deadline: Option<Instant>) -> Messages {
+    let Some(deadline) = deadline else {
+        return messages;
+    };
+    let mut expiry = Box::pin(tokio::time::sleep_until(deadline).fuse());
+    futures::stream::poll_fn(move |cx| {
+        if let Poll::Ready(message) = messages.poll_next_unpin(cx) {
+            return Poll::Ready(message);
+        }
+        ready!(expiry.as_mut().poll(cx));
+        // Lets go of the work behind it.
+        messages = futures::stream::empty().boxed();
+        Poll::Ready(Some(Err(Error::new(
+            Kind::DeadlineExceeded,
+            "the call's deadline has passed before its result was complete: allow the driver a \
+             longer timeout, or select less",
+        ))))
     })
     .boxed()
 }

@@ -3,8 +3,6 @@
 //!
 //! [`handle`]: super::handle
 
-use std::sync::Arc;
-
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
@@ -13,12 +11,13 @@ use arrow_flight::sql::{
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::Result;
-use featureflight_engine::session::Session;
+use featureflight_engine::Caller;
 use futures::stream::BoxStream;
 use prost::Message;
 use prost::bytes::Bytes;
 
 use super::handle::Statement;
+use super::ticket::Executed;
 use super::{Service, column_metadata, encode, parameters, statement_query, statement_update};
 
 /// `ActionCreatePreparedStatementResult` with the field that tells drivers which way to execute;
@@ -40,11 +39,12 @@ pub(super) const CREATE_RESULT_URL: &str =
 
 pub(super) async fn create(
     service: &Service,
-    session: &Session,
+    caller: &Caller,
     request: ActionCreatePreparedStatementRequest,
 ) -> Result<CreateResult> {
     statement_query::no_transaction(request.transaction_id.as_deref())?;
-    let prepared = service.engine.prepare(session, &request.query).await?;
+    service.calls.may_begin()?;
+    let prepared = service.engine.prepare(caller, &request.query).await?;
     Ok(CreateResult {
         prepared_statement_handle: Statement::new(request.query).seal(&service.signer)?,
         dataset_schema: encode::schema_message(&column_metadata::describe(&prepared.schema))?,
@@ -60,24 +60,23 @@ pub(super) fn close(service: &Service, request: &ActionClosePreparedStatementReq
 
 pub(super) async fn get_flight_info(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     command: &CommandPreparedStatementQuery,
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo> {
-    let handle = &command.prepared_statement_handle;
-    let statement = Statement::open(&service.signer, handle)?;
-    let bound = bound(service, handle, &statement)?;
-    let query = service.engine.pin(session, &statement.sql, bound).await?;
-    statement_query::pinned(service, query, descriptor)
+    let (sql, bound) = bound_statement(service, command)?;
+    service.calls.may_begin()?;
+    let query = service.engine.pin(caller, &sql, bound).await?;
+    statement_query::pinned(service, Executed::new(query), descriptor)
 }
 
 pub(super) async fn schema(
     service: &Service,
-    session: &Session,
+    caller: &Caller,
     command: &CommandPreparedStatementQuery,
 ) -> Result<SchemaRef> {
     let statement = Statement::open(&service.signer, &command.prepared_statement_handle)?;
-    let prepared = service.engine.prepare(session, &statement.sql).await?;
+    let prepared = service.engine.prepare(caller, &statement.sql).await?;
     Ok(column_metadata::describe(&prepared.schema))
 }
 
@@ -103,7 +102,7 @@ pub(super) async fn do_put_query(
 
 pub(super) async fn do_put_update(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     command: &CommandPreparedStatementUpdate,
     messages: BoxStream<'static, Result<FlightData>>,
 ) -> Result<()> {
@@ -114,7 +113,21 @@ pub(super) async fn do_put_update(
         Some(row) => Some(parameters::values(&row)?),
         None => bound(service, handle, &statement)?,
     };
-    statement_update::execute(service, session, &statement.sql, parameters).await
+    statement_update::execute(service, caller, &statement.sql, parameters).await
+}
+
+/// The text and the parameters a handle stands for.
+///
+/// # Errors
+/// Those of [`Statement::open`].
+pub(super) fn bound_statement(
+    service: &Service,
+    command: &CommandPreparedStatementQuery,
+) -> Result<(String, Option<Vec<ScalarValue>>)> {
+    let handle = &command.prepared_statement_handle;
+    let statement = Statement::open(&service.signer, handle)?;
+    let bound = bound(service, handle, &statement)?;
+    Ok((statement.sql, bound))
 }
 
 /// What was bound last to exactly this handle, else what the handle itself holds.

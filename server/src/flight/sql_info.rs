@@ -72,8 +72,9 @@ fn server(table: &mut SqlInfoDataBuilder) {
         I::FlightSqlServerTransaction,
         SqlSupportedTransaction::None as i32,
     );
-    table.append(I::FlightSqlServerCancel, false);
-    table.append(I::FlightSqlServerBulkIngestion, false);
+    table.append(I::FlightSqlServerCancel, true);
+    // Into temporary tables.
+    table.append(I::FlightSqlServerBulkIngestion, true);
     table.append(I::FlightSqlServerIngestTransactionsSupported, false);
     // Handles of prepared statements do not expire.
     table.append(I::FlightSqlServerStatementTimeout, 0);

@@ -3,64 +3,182 @@
 //! Statements with an effect come this way too, from drivers that know no other; they have it when
 //! they are pinned, once, however often the ticket is fetched.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{CommandStatementQuery, TicketStatementQuery};
-use arrow_flight::{FlightDescriptor, FlightInfo};
+use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo};
 use featureflight_catalog::{Error, Result};
-use featureflight_engine::query::PinnedQuery;
-use featureflight_engine::session::Session;
+use featureflight_engine::Caller;
+use featureflight_engine::query::{PinnedQuery, ResultStream, RunStats};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde_json::{Value, json};
 
 use super::encode::{self, Messages};
-use super::{Service, column_metadata, outgoing};
+use super::ticket::{Executed, Issued};
+use super::{Service, column_metadata, keep_alive, outgoing};
 
 pub(super) async fn get_flight_info(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     command: CommandStatementQuery,
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo> {
     no_transaction(command.transaction_id.as_deref())?;
-    let query = service.engine.pin(session, &command.query, None).await?;
-    pinned(service, query, descriptor)
+    service.calls.may_begin()?;
+    let query = service.engine.pin(caller, &command.query, None).await?;
+    pinned(service, Executed::new(query), descriptor)
 }
 
 /// # Errors
 /// Those of planning; nothing is executed.
 pub(super) async fn schema(
     service: &Service,
-    session: &Session,
+    caller: &Caller,
     command: &CommandStatementQuery,
 ) -> Result<SchemaRef> {
     no_transaction(command.transaction_id.as_deref())?;
-    let prepared = service.engine.prepare(session, &command.query).await?;
+    let prepared = service.engine.prepare(caller, &command.query).await?;
     Ok(column_metadata::describe(&prepared.schema))
 }
 
 /// The answer for a statement that was just pinned.
 pub(super) fn pinned(
     service: &Service,
-    query: Arc<PinnedQuery>,
+    executed: Arc<Executed>,
     descriptor: FlightDescriptor,
 ) -> Result<FlightInfo> {
+    let query = Arc::clone(&executed.query);
     let schema = column_metadata::describe(&query.schema);
-    let about = about(&query);
-    let ticket = service.statements.issue(&service.signer, query);
-    encode::info(&schema, ticket, descriptor, about)
+    let issued = service.statements.issue(&service.signer, executed);
+    let endpoints = issued
+        .into_iter()
+        .map(|one| endpoint(service, query.repeatable, one));
+    encode::info(
+        &schema,
+        endpoints.collect(),
+        descriptor,
+        about(&query).to_string(),
+    )
 }
 
-pub(super) async fn do_get(service: &Service, ticket: &TicketStatementQuery) -> Result<Messages> {
-    let query = service.statements.redeem(&service.signer, ticket)?;
+/// Where a ticket is fetched: at an advertised address, else on the connection it came by. One that
+/// is good once has no time until which it can be fetched again.
+pub(super) fn endpoint(service: &Service, repeatable: bool, issued: Issued) -> FlightEndpoint {
+    let mut endpoint = FlightEndpoint::new().with_ticket(issued.ticket);
+    if repeatable {
+        endpoint = endpoint.with_expiration_time(encode::timestamp(issued.expires));
+    }
+    match &service.advertised_address {
+        Some(address) => endpoint.with_location(address),
+        None => endpoint,
+    }
+}
+
+/// An answer, and what to say of it once it is complete.
+pub(super) struct Rows {
+    pub(super) messages: Messages,
+    pub(super) said_at_end: Box<dyn Fn() -> Vec<(&'static str, String)> + Send>,
+}
+
+pub(super) fn do_get(
+    service: &Service,
+    caller: &Caller,
+    ticket: &TicketStatementQuery,
+) -> Result<Rows> {
+    let redeemed = service.statements.redeem(&service.signer, ticket)?;
+    let (executed, slice) = (redeemed.executed, redeemed.slice);
+    let query = Arc::clone(&executed.query);
     let schema = column_metadata::describe(&query.schema);
-    let batches = service.engine.run(&query).await?;
-    let messages = encode::messages(schema, batches)?;
-    Ok(outgoing::paced(messages, service.stall_timeout))
+    let started: Arc<OnceLock<Arc<RunStats>>> = Arc::default();
+
+    let (engine, deadline) = (Arc::clone(&service.engine), caller.deadline);
+    let (note, of) = (Arc::clone(&started), Arc::clone(&query));
+    // Waiting for a place is part of the stream, so that it is kept alive too.
+    let batches = async move {
+        let begun = if slice.is_none() {
+            executed.take()
+        } else {
+            None
+        };
+        let run: ResultStream = match begun {
+            Some(run) => run,
+            None => engine.run_slice(&of, slice, deadline).await?,
+        };
+        let _ = note.set(Arc::clone(&run.stats));
+        Ok::<_, Error>(run)
+    }
+    .into_stream()
+    .try_flatten();
+
+    let (counted, of) = (Arc::clone(&started), Arc::clone(&query));
+    let messages = encode::messages(SchemaRef::clone(&schema), batches)?
+        .map_ok(move |message| match counted.get() {
+            Some(stats) => message.with_app_metadata(so_far(&of, stats).to_string()),
+            None => message,
+        })
+        .boxed();
+    let paced = outgoing::paced(messages, service.stall_timeout);
+    let empty = encode::empty_batch(&schema)?;
+    let kept = keep_alive::kept(paced, service.keep_alive, empty);
+    Ok(Rows {
+        messages: outgoing::until(kept, deadline),
+        said_at_end: Box::new(move || {
+            let stats = started.get().map(|stats| so_far(&query, stats));
+            stats.map(|stats| trailers(&stats)).unwrap_or_default()
+        }),
+    })
 }
 
 /// What a result says about itself beside its schema: JSON, for people and tools that look.
-fn about(query: &PinnedQuery) -> String {
-    serde_json::json!({ "query_id": query.id, "unsettled": query.unsettled }).to_string()
+pub(super) fn about(query: &PinnedQuery) -> Value {
+    let mut about = json!({
+        "query_id": query.id,
+        "unsettled": query.unsettled,
+        "files": query.files,
+        "planned_ms": query.planned_ms,
+        "endpoints": query.slices,
+    });
+    if let Some(why) = query.whole_because {
+        about["one_endpoint_because"] = json!(why);
+    }
+    about
+}
+
+/// What each message of a result says: how much there was up to it. The last one says it all.
+fn so_far(query: &PinnedQuery, stats: &RunStats) -> Value {
+    json!({
+        "query_id": query.id,
+        "rows": stats.rows(),
+        "bytes": stats.bytes(),
+        "files": query.files,
+        "queued_ms": stats.queued_ms,
+        "planned_ms": query.planned_ms,
+        "executed_ms": stats.executed_ms(),
+    })
+}
+
+fn trailers(stats: &Value) -> Vec<(&'static str, String)> {
+    [
+        ("query_id", "featureflight-query-id"),
+        ("rows", "featureflight-rows"),
+        ("bytes", "featureflight-bytes"),
+        ("files", "featureflight-files"),
+        ("queued_ms", "featureflight-queued-ms"),
+        ("planned_ms", "featureflight-planned-ms"),
+        ("executed_ms", "featureflight-executed-ms"),
+    ]
+    .into_iter()
+    .map(|(key, header)| {
+        let value = &stats[key];
+        (
+            header,
+            value
+                .as_str()
+                .map_or_else(|| value.to_string(), str::to_owned),
+        )
+    })
+    .collect()
 }
 
 /// # Errors

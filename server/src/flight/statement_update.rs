@@ -1,23 +1,21 @@
 //! `CommandStatementUpdate`: statements with an effect on the session (`SET`, `USE`,
 //! `CREATE TEMP VIEW`, ...), from drivers that know them before they send them.
 
-use std::sync::Arc;
-
 use arrow_flight::sql::CommandStatementUpdate;
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::{Error, Result};
-use featureflight_engine::session::Session;
+use featureflight_engine::Caller;
 
 use super::Service;
 use super::statement_query::no_transaction;
 
 pub(super) async fn do_put(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     command: CommandStatementUpdate,
 ) -> Result<()> {
     no_transaction(command.transaction_id.as_deref())?;
-    execute(service, session, &command.query, None).await
+    execute(service, caller, &command.query, None).await
 }
 
 /// Runs a statement for its effect.
@@ -26,15 +24,16 @@ pub(super) async fn do_put(
 /// `InvalidArgument` for a query, which is not run; else those of the statement.
 pub(super) async fn execute(
     service: &Service,
-    session: &Arc<Session>,
+    caller: &Caller,
     sql: &str,
     parameters: Option<Vec<ScalarValue>>,
 ) -> Result<()> {
-    if !service.engine.prepare(session, sql).await?.is_update {
+    service.calls.may_begin()?;
+    if !service.engine.prepare(caller, sql).await?.is_update {
         return Err(Error::invalid(
             "this statement returns rows; execute it as a query, not as an update",
         ));
     }
-    service.engine.pin(session, sql, parameters).await?;
+    service.engine.pin(caller, sql, parameters).await?;
     Ok(())
 }

@@ -80,6 +80,17 @@ fn shorten(mut message: String) -> String {
     message
 }
 
+/// The end of a stream that is complete, with more to say than that: gRPC's trailers.
+pub(crate) fn complete(said: Vec<(&'static str, String)>) -> Status {
+    let mut trailers = MetadataMap::new();
+    for (name, value) in said {
+        if let Ok(value) = MetadataValue::try_from(value) {
+            trailers.insert(name, value);
+        }
+    }
+    Status::with_metadata(Code::Ok, "", trailers)
+}
+
 /// What went wrong while a result was encoded: the engine's own error if there is one inside.
 pub(crate) fn of_result(error: &FlightError) -> Error {
     match Error::find(error) {

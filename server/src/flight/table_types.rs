@@ -5,9 +5,10 @@ use std::sync::Arc;
 use arrow::array::{RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use featureflight_catalog::{Error, Result};
+use featureflight_engine::metadata::LOCAL_TEMPORARY;
 
 /// The kinds that `TableInfo` knows, in order.
-const TYPES: [&str; 3] = ["SYSTEM TABLE", "TABLE", "VIEW"];
+const TYPES: [&str; 4] = [LOCAL_TEMPORARY, "SYSTEM TABLE", "TABLE", "VIEW"];
 
 pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new(

@@ -12,9 +12,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arrow_flight::Ticket;
-use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
+use arrow_flight::sql::{Any, ProstMessageExt, TicketStatementQuery};
 use featureflight_catalog::{Error, Kind, Result};
-use featureflight_engine::query::PinnedQuery;
+use featureflight_engine::query::{PinnedQuery, ResultStream};
 use parking_lot::Mutex;
 use prost::Message;
 use rand::RngCore;
@@ -30,7 +30,51 @@ type Handle = [u8; HANDLE_BYTES];
 #[derive(Debug)]
 pub(super) struct Statements {
     ttl: Duration,
-    pinned: Mutex<Bounded<Handle, Arc<PinnedQuery>>>,
+    pinned: Mutex<Bounded<Handle, Arc<Executed>>>,
+}
+
+/// A pinned statement, and its rows where they are being computed already.
+#[derive(Debug)]
+pub(super) struct Executed {
+    pub(super) query: Arc<PinnedQuery>,
+    begun: Mutex<Option<ResultStream>>,
+}
+
+impl Executed {
+    pub(super) fn new(query: Arc<PinnedQuery>) -> Arc<Self> {
+        let begun = Mutex::default();
+        Arc::new(Self { query, begun })
+    }
+
+    /// Keeps a run for the first who fetches the whole result within `ttl`.
+    pub(super) fn begun(self: &Arc<Self>, run: ResultStream, ttl: Duration) {
+        *self.begun.lock() = Some(run);
+        let executed = Arc::downgrade(self);
+        tokio::spawn(async move {
+            tokio::time::sleep(ttl).await;
+            if let Some(executed) = executed.upgrade() {
+                executed.take();
+            }
+        });
+    }
+
+    pub(super) fn take(&self) -> Option<ResultStream> {
+        self.begun.lock().take()
+    }
+}
+
+/// What a ticket names: a statement, and one slice of its result or the whole.
+#[derive(Debug)]
+pub(super) struct Redeemed {
+    pub(super) executed: Arc<Executed>,
+    pub(super) slice: Option<usize>,
+}
+
+/// An endpoint's ticket and how long it can be fetched.
+#[derive(Debug)]
+pub(super) struct Issued {
+    pub(super) ticket: Ticket,
+    pub(super) expires: SystemTime,
 }
 
 impl Statements {
@@ -41,15 +85,29 @@ impl Statements {
         }
     }
 
-    /// Keeps `query` and makes its ticket.
-    pub(super) fn issue(&self, signer: &Signer, query: Arc<PinnedQuery>) -> Ticket {
+    /// Keeps a statement and makes its tickets, one for each slice.
+    pub(super) fn issue(&self, signer: &Signer, executed: Arc<Executed>) -> Vec<Issued> {
         let mut handle = [0; HANDLE_BYTES];
         rand::rng().fill_bytes(&mut handle);
-        self.pinned.lock().insert(handle, query, 1);
-        encode(signer, handle, now().saturating_add(self.ttl.as_secs()))
+        let slices = executed.query.slices;
+        self.pinned.lock().insert(handle, executed, 1);
+        match slices {
+            0 | 1 => vec![self.issue_one(signer, handle, None)],
+            slices => (0..slices)
+                .map(|slice| self.issue_one(signer, handle, Some(slice)))
+                .collect(),
+        }
     }
 
-    /// The statement a ticket names. One that cannot be repeated is given out once.
+    fn issue_one(&self, signer: &Signer, handle: Handle, slice: Option<usize>) -> Issued {
+        let expires = SystemTime::now() + self.ttl;
+        Issued {
+            ticket: encode(signer, handle, unix_seconds(expires), slice),
+            expires,
+        }
+    }
+
+    /// The statement a ticket names.
     ///
     /// # Errors
     /// `InvalidArgument` for bytes that are no ticket of ours, `Aborted` for a ticket whose
@@ -58,39 +116,79 @@ impl Statements {
         &self,
         signer: &Signer,
         ticket: &TicketStatementQuery,
-    ) -> Result<Arc<PinnedQuery>> {
-        let payload = signer
-            .open(Purpose::Ticket, &ticket.statement_handle)
-            .map_err(|why| match why {
-                Refused::Foreign => gone("another server, or this one before a restart, made it"),
-                Refused::Damaged => damaged(),
-            })?;
-        let (handle, expiry) = decode(payload).ok_or_else(damaged)?;
-        if expiry < now() {
-            self.pinned.lock().remove(&handle);
-            return Err(gone("it has expired"));
-        }
+    ) -> Result<Redeemed> {
+        let (handle, slice) = open(signer, ticket)?;
         let mut pinned = self.pinned.lock();
-        let query = pinned.get(&handle).map(Arc::clone).ok_or_else(|| {
+        let executed = pinned.get(&handle).map(Arc::clone).ok_or_else(|| {
             gone("too many statements were executed since, or it could be fetched only once")
         })?;
-        if !query.repeatable {
+        if !executed.query.repeatable && slice.is_none() {
             pinned.remove(&handle);
         }
-        Ok(query)
+        Ok(Redeemed { executed, slice })
+    }
+
+    /// The statement a ticket names, left where it is.
+    ///
+    /// # Errors
+    /// As [`Statements::redeem`].
+    pub(super) fn find(&self, signer: &Signer, ticket: &Ticket) -> Result<Arc<Executed>> {
+        let (handle, _) = open(signer, &statement_ticket(ticket)?)?;
+        let mut pinned = self.pinned.lock();
+        pinned.get(&handle).map(Arc::clone).ok_or_else(forgotten)
+    }
+
+    /// A ticket for the same rows that can be fetched for as long as a new one.
+    ///
+    /// # Errors
+    /// As [`Statements::redeem`]; `FailedPrecondition` for one that is good only once.
+    pub(super) fn renew(&self, signer: &Signer, ticket: &Ticket) -> Result<Issued> {
+        let (handle, slice) = open(signer, &statement_ticket(ticket)?)?;
+        let mut pinned = self.pinned.lock();
+        let executed = pinned.get(&handle).map(Arc::clone).ok_or_else(forgotten)?;
+        if !executed.query.repeatable {
+            return Err(Error::precondition(
+                "this statement may give other rows when it is read again, so its ticket cannot be \
+                 renewed: run it again",
+            ));
+        }
+        pinned.insert(handle, executed, 1);
+        Ok(self.issue_one(signer, handle, slice))
     }
 }
 
-/// Unix seconds.
-fn now() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
+/// # Errors
+/// `InvalidArgument` for the ticket of something else than a statement.
+pub(super) fn statement_ticket(ticket: &Ticket) -> Result<TicketStatementQuery> {
+    let any = Any::decode(ticket.ticket.as_ref()).map_err(|_| damaged())?;
+    any.unpack().map_err(|_| damaged())?.ok_or_else(damaged)
+}
+
+fn open(signer: &Signer, ticket: &TicketStatementQuery) -> Result<(Handle, Option<usize>)> {
+    let payload = signer
+        .open(Purpose::Ticket, &ticket.statement_handle)
+        .map_err(|why| match why {
+            Refused::Foreign => gone("another server, or this one before a restart, made it"),
+            Refused::Damaged => damaged(),
+        })?;
+    let (handle, expiry, slice) = decode(payload).ok_or_else(damaged)?;
+    if expiry < unix_seconds(SystemTime::now()) {
+        return Err(gone("it has expired"));
+    }
+    Ok((handle, slice))
+}
+
+fn unix_seconds(time: SystemTime) -> u64 {
+    time.duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
 
-fn encode(signer: &Signer, handle: Handle, expiry: u64) -> Ticket {
+fn encode(signer: &Signer, handle: Handle, expiry: u64, slice: Option<usize>) -> Ticket {
     let mut payload = handle.to_vec();
     payload.extend_from_slice(&expiry.to_be_bytes());
+    if let Some(slice) = slice {
+        payload.extend_from_slice(&(slice as u32).to_be_bytes());
+    }
     let statement_handle = signer.seal(Purpose::Ticket, &payload).into();
     Ticket::new(
         TicketStatementQuery { statement_handle }
@@ -99,12 +197,22 @@ fn encode(signer: &Signer, handle: Handle, expiry: u64) -> Ticket {
     )
 }
 
-fn decode(payload: &[u8]) -> Option<(Handle, u64)> {
-    let (handle, expiry) = payload.split_at_checked(HANDLE_BYTES)?;
+fn decode(payload: &[u8]) -> Option<(Handle, u64, Option<usize>)> {
+    let (handle, rest) = payload.split_at_checked(HANDLE_BYTES)?;
+    let (expiry, slice) = rest.split_at_checked(size_of::<u64>())?;
+    let slice = match slice {
+        [] => None,
+        slice => Some(u32::from_be_bytes(slice.try_into().ok()?) as usize),
+    };
     Some((
         handle.try_into().ok()?,
         u64::from_be_bytes(expiry.try_into().ok()?),
+        slice,
     ))
+}
+
+fn forgotten() -> Error {
+    gone("too many statements were executed since, or it was cancelled")
 }
 
 fn damaged() -> Error {

@@ -1,8 +1,7 @@
 //! Errors: the code says what to do next, the message what is wrong, the metadata which request.
 
 use arrow_flight::sql::{
-    CommandStatementIngest, CommandStatementQuery, CommandStatementSubstraitPlan,
-    CommandStatementUpdate,
+    CommandStatementQuery, CommandStatementSubstraitPlan, CommandStatementUpdate,
 };
 use arrow_flight::{Criteria, Empty, FlightData, FlightDescriptor};
 use futures::TryStreamExt;
@@ -58,18 +57,9 @@ async fn what_is_not_there_is_unimplemented() {
         code(flight.list_flights(Criteria::default()).await),
         Code::Unimplemented
     );
-    assert_eq!(
-        code(flight.poll_flight_info(FlightDescriptor::default()).await),
-        Code::Unimplemented
-    );
     let none = futures::stream::iter(Vec::<FlightData>::new());
     assert_eq!(code(flight.do_exchange(none).await), Code::Unimplemented);
-    for action in [
-        "BeginTransaction",
-        "CancelQuery",
-        "SetSessionOptions",
-        "nonsense",
-    ] {
+    for action in ["BeginTransaction", "nonsense"] {
         assert_eq!(
             code(client.action(action, Vec::new()).await),
             Code::Unimplemented,
@@ -78,14 +68,6 @@ async fn what_is_not_there_is_unimplemented() {
     }
     let plan = CommandStatementSubstraitPlan::default();
     assert_eq!(code(client.info(&plan).await), Code::Unimplemented);
-    let ingest = CommandStatementIngest {
-        table: "t".into(),
-        ..Default::default()
-    };
-    assert_eq!(
-        code(client.put(vec![alone(&ingest)]).await),
-        Code::Unimplemented
-    );
 }
 
 #[tokio::test]
@@ -108,6 +90,11 @@ async fn listed_actions_are_those_that_work() {
         [
             "CreatePreparedStatement",
             "ClosePreparedStatement",
+            "CancelFlightInfo",
+            "CancelQuery",
+            "RenewFlightEndpoint",
+            "SetSessionOptions",
+            "GetSessionOptions",
             "CloseSession"
         ]
     );
@@ -150,10 +137,10 @@ async fn there_are_no_transactions() {
 async fn a_header_of_ours_that_means_nothing_is_refused() {
     let server = Server::start().await;
     let client = server.connect().await;
-    let mut travelling = client.with_header("featureflight-system-time", "2026-01-01");
+    let mut travelling = client.with_header("featureflight-sistem-time", "2026-01-01");
     let status = travelling.query("SELECT 1").await.expect_err("refused");
     assert_eq!(status.code(), Code::InvalidArgument);
-    assert!(status.message().contains("featureflight-system-time"));
+    assert!(status.message().contains("featureflight-sistem-time"));
     let mut other = client.with_header("x-something", "1");
     assert_eq!(other.rows("SELECT 1").await, ["1"]);
 }
@@ -164,7 +151,7 @@ async fn too_much_at_once_is_refused_and_the_server_lives_on() {
     let mut client = server.connect().await;
     let long = format!("SELECT '{}'", "x".repeat(300 << 10));
     assert_eq!(code(client.query(&long).await), Code::ResourceExhausted);
-    let huge = format!("SELECT '{}'", "x".repeat(5 << 20));
+    let huge = format!("SELECT '{}'", "x".repeat(65 << 20));
     assert_eq!(code(client.query(&huge).await), Code::OutOfRange);
     let mut headers = client.clone();
     headers.headers.push(("x-long", "x".repeat(64 << 10)));

@@ -124,3 +124,38 @@ async fn one_connection_too_many_is_closed_and_the_others_stay() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     assert_eq!(server.connect().await.rows("SELECT 1").await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn told_to_stop_it_finishes_what_it_began_and_begins_nothing() {
+    use tonic_health::pb::health_check_response::ServingStatus;
+    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let url = format!("http://{}", server.handle.local_addr);
+    let channel = tonic::transport::Channel::from_shared(url).unwrap();
+    let mut health = HealthClient::new(channel.connect().await.unwrap());
+    for service in ["", "arrow.flight.protocol.FlightService"] {
+        let request = HealthCheckRequest {
+            service: service.into(),
+        };
+        let response = health.check(request).await.unwrap().into_inner();
+        assert_eq!(response.status(), ServingStatus::Serving, "{service}");
+    }
+    let planned = only_ticket(&client.execute("SELECT id FROM examples").await.unwrap());
+    let began = Instant::now();
+    let stopping = tokio::spawn(server.handle.stop());
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let status = client.execute("SELECT 1").await.expect_err("stopping");
+    assert_eq!(status.code(), tonic::Code::Unavailable);
+    let request = HealthCheckRequest::default();
+    let response = health.check(request).await.unwrap().into_inner();
+    assert_eq!(response.status(), ServingStatus::NotServing);
+    assert!(client.fetch(&planned).await.unwrap().rows() > 0);
+    stopping.await.unwrap().unwrap();
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}

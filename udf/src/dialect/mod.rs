@@ -5,6 +5,7 @@
 //! asked about every table factor first: it drops version clauses and refuses as-of joins itself.
 
 mod asof;
+mod cancel;
 mod grammar;
 pub mod limits;
 pub mod names;
@@ -22,6 +23,7 @@ use featureflight_catalog::{Error, Kind, Result};
 use self::grammar::TimeTravelDialect;
 
 pub use asof::{AsofParts, as_asof};
+pub use cancel::CANCEL_QUERY;
 pub use version::{VersionClause, version_of};
 
 /// Parses one statement of our SQL. A semicolon may end it. Parameters are `$1, $2, ...` in the
@@ -42,7 +44,7 @@ fn parse_within_limits(sql: &str) -> Result<Statement> {
     tokens.retain(|token| !matches!(token.token, Token::Whitespace(_)));
     limits::check_tokens(&tokens)?;
     let dialect = TimeTravelDialect::new(tokens.len());
-    let rewritten = tokens::rewrite(tokens, &dialect)?;
+    let rewritten = tokens::rewrite(cancel::as_call(tokens)?, &dialect)?;
     let mut statement = parse_tokens(rewritten, &dialect)?;
     if let Some(statement) = sql_statement_mut(&mut statement) {
         tokens::check_parameters(statement)?;

@@ -146,6 +146,9 @@ impl Factors {
                     found.table
                 ))),
             },
+            Relation::Temporary(rows) => {
+                scan(&found.schema, &found.table, "", Arc::clone(rows)).map(Some)
+            }
             Relation::System => Ok(None),
         }
     }
@@ -176,6 +179,11 @@ impl Factors {
                 return Err(cannot_travel(&format!(
                     "{name} is a view of this session: put the clause on the tables inside it, or \
                      SET featureflight.system_time, which reaches into views"
+                )));
+            }
+            Relation::Temporary(_) => {
+                return Err(cannot_travel(&format!(
+                    "{name} is a temporary table of this session, which has no versions"
                 )));
             }
             Relation::System => {

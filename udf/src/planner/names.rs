@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
 use featureflight_catalog::snapshot::{GroupEntry, Serving};
 use featureflight_catalog::table::{FeatureTable, RawTable};
@@ -29,6 +30,8 @@ pub(super) enum Relation {
     History(Arc<FeatureTable>),
     Raw(Arc<RawTable>),
     View,
+    /// A table of the session.
+    Temporary(Arc<dyn TableProvider>),
     /// A relation of the server's own schemas.
     System,
 }
@@ -154,10 +157,13 @@ impl Names<'_> {
         };
         match schema {
             TEMP => {
-                let views = self.scope.context.views.keys().map(String::as_str);
-                match pick(table, "table", views, false)? {
-                    Some(name) => found(name, Relation::View),
-                    None => Ok(None),
+                let context = &self.scope.context;
+                let Some(name) = pick(table, "table", context.temporaries(), false)? else {
+                    return Ok(None);
+                };
+                match context.tables.get(name) {
+                    Some(rows) => found(name, Relation::Temporary(Arc::clone(rows))),
+                    None => found(name, Relation::View),
                 }
             }
             FEATURES | HISTORY => {
@@ -286,7 +292,7 @@ impl Names<'_> {
         };
         let mut known = self.tables(&schema);
         if path.len() == 1 {
-            known.extend(self.scope.context.views.keys().cloned());
+            known.extend(self.tables(TEMP));
         }
         let wanted = if path.len() == 1 {
             table.value.clone()
@@ -304,7 +310,7 @@ impl Names<'_> {
         let context = &self.scope.context;
         match schema {
             FEATURES | HISTORY => context.catalog.groups.keys().cloned().collect(),
-            TEMP => context.views.keys().cloned().collect(),
+            TEMP => context.temporaries().map(str::to_owned).collect(),
             _ => match self.scope.system.get(schema) {
                 Some(tables) => tables.iter().cloned().collect(),
                 None => context
@@ -332,6 +338,7 @@ impl Names<'_> {
             Relation::History(group) => of(&group.history_schema),
             Relation::Raw(raw) => of(&raw.schema),
             Relation::View => self.scope.view_columns(&found.table),
+            Relation::Temporary(table) => of(&table.schema()),
             Relation::System => self.scope.system_columns(&found.schema, &found.table),
         }
     }

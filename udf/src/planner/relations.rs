@@ -285,7 +285,7 @@ impl SchemaProvider for RawDatabase {
     }
 }
 
-/// The session's views.
+/// The session's views and tables.
 struct Views {
     state: SessionState,
     context: Arc<StatementContext>,
@@ -303,10 +303,13 @@ impl std::fmt::Debug for Views {
 #[async_trait]
 impl SchemaProvider for Views {
     fn table_names(&self) -> Vec<String> {
-        self.context.views.keys().cloned().collect()
+        self.context.temporaries().map(str::to_owned).collect()
     }
 
     async fn table(&self, name: &str) -> Result<Option<Arc<dyn TableProvider>>, DataFusionError> {
+        if let Some(rows) = self.context.tables.get(name) {
+            return Ok(Some(Arc::clone(rows)));
+        }
         let Some(view) = self.context.views.get(name) else {
             return Ok(None);
         };
@@ -320,10 +323,13 @@ impl SchemaProvider for Views {
     }
 
     async fn table_type(&self, name: &str) -> Result<Option<TableType>, DataFusionError> {
+        if let Some(rows) = self.context.tables.get(name) {
+            return Ok(Some(rows.table_type()));
+        }
         Ok(self.table_exist(name).then_some(TableType::View))
     }
 
     fn table_exist(&self, name: &str) -> bool {
-        self.context.views.contains_key(name)
+        self.context.temporaries().any(|known| known == name)
     }
 }

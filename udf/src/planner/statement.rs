@@ -40,8 +40,8 @@ pub(super) fn refused(text: &str) -> Error {
     let keyword: Vec<&str> = text.split_whitespace().take(2).collect();
     Error::invalid(format!(
         "{} is not supported: this server answers queries, EXPLAIN of a query, SHOW TABLES, SHOW \
-         COLUMNS, SHOW SCHEMAS, DESCRIBE, USE, SET, SHOW and RESET of its own settings, and CREATE \
-         and DROP TEMP VIEW",
+         COLUMNS, SHOW SCHEMAS, DESCRIBE, USE, SET, SHOW and RESET of its own settings, CREATE and \
+         DROP of temporary views, DROP of temporary tables, and CANCEL QUERY",
         keyword.join(" ")
     ))
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, DictionaryArray, Int32Array, Int64Array, StringArray};
 use arrow::datatypes::Int32Type;
+use arrow::ipc::MessageHeader;
 use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::{FlightDescriptor, error::FlightError};
 use futures::TryStreamExt;

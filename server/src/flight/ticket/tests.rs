@@ -13,7 +13,7 @@ fn handle() -> Handle {
 #[test]
 fn the_bytes_of_a_ticket_are_fixed() {
     let signer = Signer::new(Some(&Secret::new(KEY)));
-    let ticket = encode(&signer, handle(), 1_800_000_000);
+    let ticket = encode(&signer, handle(), 1_800_000_000, None);
     let any = arrow_flight::sql::Any::decode(ticket.ticket.as_ref()).expect("an encoded Any");
     let inner: TicketStatementQuery = any.unpack().expect("readable").expect("a ticket");
     let golden = "014e2b03dd000102030405060708090a0b0c0d0e0f000000006b49d200\

@@ -147,6 +147,7 @@ impl Rig {
             clocks: self.clocks,
             schema: self.schema.clone(),
             views: Arc::new(self.views.clone()),
+            tables: Arc::default(),
             parameters,
         })
     }

@@ -1,0 +1,54 @@
+//! Cancelling a query by what its client knows of it: the tickets of its `FlightInfo`, or the
+//! descriptor of a poll. Whoever holds these could fetch the result, and may end it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow_flight::{CancelStatus, FlightInfo, Ticket};
+use featureflight_catalog::{Error, Result};
+use featureflight_engine::query::{PinnedQuery, QueryState};
+
+use super::Service;
+
+/// How long the answer waits for the work to end.
+const PATIENCE: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// # Errors
+/// `InvalidArgument` for an info without a ticket of ours, `Aborted` for one that is forgotten.
+pub(super) async fn cancel(service: &Service, info: &FlightInfo) -> Result<CancelStatus> {
+    let ticket = info.endpoint.iter().find_map(|one| one.ticket.as_ref());
+    if let Some(ticket) = ticket {
+        let executed = service.statements.find(&service.signer, ticket)?;
+        drop(executed.take());
+        return Ok(stop(&executed.query).await);
+    }
+    let Some(descriptor) = &info.flight_descriptor else {
+        return Err(Error::invalid(
+            "the FlightInfo names no query: it has no endpoint",
+        ));
+    };
+    let poll = Ticket::new(descriptor.cmd.clone());
+    match service.polls.cancel(&service.signer, &poll)? {
+        Some(query) => Ok(stop(&query).await),
+        None => Ok(CancelStatus::Cancelled),
+    }
+}
+
+async fn stop(query: &Arc<PinnedQuery>) -> CancelStatus {
+    if !query.cancel() {
+        return match query.status().state {
+            QueryState::Cancelled => CancelStatus::Cancelled,
+            _ => CancelStatus::NotCancellable,
+        };
+    }
+    let ended = async {
+        while query.is_under_way() {
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    match tokio::time::timeout(PATIENCE, ended).await {
+        Ok(()) => CancelStatus::Cancelled,
+        Err(_) => CancelStatus::Cancelling,
+    }
+}
