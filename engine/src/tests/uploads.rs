@@ -234,6 +234,9 @@ async fn limits_are_the_sessions_and_say_their_setting() {
         .unwrap_err();
     assert_eq!(error.kind, Kind::ResourceExhausted);
     assert!(error.message.contains("engine.max_upload_rows"), "{error}");
+    let mut early = server.begin(target("two"), two.schema()).unwrap();
+    let error = early.push(two.clone()).unwrap_err();
+    assert_eq!(error.kind, Kind::ResourceExhausted, "before it is kept");
     let replace = Target {
         if_exists: IfExists::Replace,
         ..target("one")
