@@ -190,10 +190,6 @@ impl Entry {
         )
     }
 
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancelled.is_cancelled()
-    }
-
     /// Resolves when somebody cancels the query.
     pub(crate) async fn cancelled(&self) -> Error {
         self.cancelled.cancelled().await;
@@ -397,7 +393,7 @@ fn end(entry: &Entry, state: QueryState, error: Option<&Error>) {
     entry.log_line();
 }
 
-pub(crate) fn cancelled() -> Error {
+fn cancelled() -> Error {
     Error::new(
         Kind::Cancelled,
         "the query was cancelled by its owner: run the statement again",

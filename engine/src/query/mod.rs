@@ -92,12 +92,9 @@ impl PinnedQuery {
     }
 
     /// # Errors
-    /// `Aborted` for the second run of a query that does not repeat, `Cancelled`, `InvalidArgument`
-    /// for a slice there is not.
+    /// `Aborted` for the second run of a query that does not repeat, `InvalidArgument` for a slice
+    /// there is not.
     pub(crate) fn claim(&self, slice: usize) -> Result<()> {
-        if self.entry.is_cancelled() {
-            return Err(life::cancelled());
-        }
         let Some(ran) = self.ran.get(slice) else {
             return Err(Error::invalid(format!("the result has no slice {slice}")));
         };

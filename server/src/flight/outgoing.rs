@@ -127,6 +127,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_deadline_ends_it_with_an_error_and_lets_go_of_the_work() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let held = Arc::clone(&made);
+        let silent = futures::stream::poll_fn(move |_| {
+            held.fetch_add(1, Ordering::Relaxed);
+            Poll::Pending
+        });
+        let soon = Instant::now() + Duration::from_millis(20);
+        let mut ended = until(silent.boxed(), Some(soon));
+        let last = ended.next().await;
+        assert!(matches!(last, Some(Err(error)) if error.kind == Kind::DeadlineExceeded));
+        assert_eq!(Arc::strong_count(&made), 1, "the work is gone");
+        assert!(ended.next().await.is_none());
+    }
+
+    #[tokio::test]
     async fn the_end_is_the_end() {
         let messages = futures::stream::iter(vec![Ok(FlightData::new()); 5]).boxed();
         assert_eq!(

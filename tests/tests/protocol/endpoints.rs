@@ -178,7 +178,9 @@ async fn a_query_that_computes_is_kept_alive() {
     let schema = messages.message().await.unwrap().expect("the schema");
     let mut kept = vec![schema];
     for _ in 0..3 {
-        kept.push(messages.message().await.unwrap().expect("a keep-alive"));
+        let next = tokio::time::timeout(std::time::Duration::from_secs(5), messages.message());
+        let next = next.await.expect("in time").unwrap();
+        kept.push(next.expect("a keep-alive"));
     }
     let batches = arrow_flight::utils::flight_data_to_batches(&kept).unwrap();
     assert_eq!(batches.len(), 3);
