@@ -8,5 +8,7 @@
 //! Nothing here plans queries or speaks gRPC.
 
 pub mod group;
+pub mod outbox;
 pub mod record;
+pub mod store;
 pub mod validate;

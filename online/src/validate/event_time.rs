@@ -84,14 +84,14 @@ fn instants(values: &ArrayRef, wrong: &mut Wrong) -> Result<Vec<Option<Instant>>
 fn from_text(values: &ArrayRef, wrong: &mut Wrong) -> Result<Vec<Option<Instant>>> {
     let texts = cast(values, &DataType::Utf8View).map_err(kernel)?;
     let texts = texts.as_string_view();
-    let parse = |(row, text): (usize, Option<&str>)| match Instant::parse(text?) {
-        Ok(instant) => Some(instant),
-        Err(_) => {
+    let parse = |(row, text): (usize, Option<&str>)| {
+        let instant = Instant::parse(text?).ok();
+        if instant.is_none() {
             let reason = "it is not ISO-8601 such as 2026-01-31T12:30:00Z, in the years 0000 to \
                           9999";
             wrong.refuse(row, "text", reason);
-            None
         }
+        instant
     };
     Ok(texts.iter().enumerate().map(parse).collect())
 }
