@@ -7,8 +7,10 @@
 //!
 //! Nothing here plans queries or speaks gRPC.
 
+pub mod forward;
 pub mod group;
 pub mod outbox;
 pub mod record;
 pub mod store;
 pub mod validate;
+pub mod writes;

@@ -29,7 +29,7 @@ pub(super) struct Core {
     pub(super) next_request: AtomicU64,
     /// Why nothing is accepted any more.
     pub(super) failure: Mutex<Option<String>>,
-    /// Counts what was accepted or settled.
+    /// Counts what was accepted.
     pub(super) changed: watch::Sender<u64>,
     /// One checkpoint at a time.
     pub(super) checkpoints: Mutex<()>,

@@ -57,7 +57,7 @@ pub use pending::{PendingBlock, Position, Stage, Stages};
 pub use quarantine::Quarantined;
 
 /// The steps at which a [`Probe`] is called, in the order of a request's life.
-pub const STEPS: [&str; 11] = [
+pub const STEPS: [&str; 14] = [
     "segment.create",
     "segment.header",
     "segment.name",
@@ -66,6 +66,9 @@ pub const STEPS: [&str; 11] = [
     "append.sync",
     "append.synced",
     "acknowledge",
+    "send",
+    "sent",
+    "mark",
     "checkpoint.save",
     "checkpoint.saved",
     "segment.remove",
@@ -237,12 +240,17 @@ impl Outbox {
     /// checkpoint.
     pub fn settle(&self, position: Position, stage: Stage, rows: &[usize]) {
         self.core.pending.lock().settle(position, stage, rows);
-        self.core.note_change();
     }
 
-    /// Counts up when something was accepted or settled.
+    /// Counts up when something was accepted.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.core.changed.subscribe()
+    }
+
+    /// Passes a step of what happens to accepted rows outside the outbox.
+    pub(crate) fn step(&self, step: &'static str) {
+        // Only a crash can be proven there: the steps cannot fail by themselves.
+        self.core.options.probe.at(step).ok();
     }
 
     /// Saves marks, keys and the quarantine now. Blocks the thread.

@@ -54,7 +54,10 @@ pub(super) fn recover(dir: &Path, index: &Index, options: &OutboxOptions) -> Res
     for (number, path) in files {
         recovered.segment(dir, number, path, number == last, reach, options)?;
     }
-    recovered.reach.active = recovered.reach.active.max(last);
+    // A segment whose creation was cut short is gone: its number is used again.
+    let newest = recovered.pending.segments.keys().next_back();
+    let newest = newest.copied().unwrap_or_default();
+    recovered.reach.active = recovered.reach.active.max(newest);
     for (_, parts) in std::mem::take(&mut recovered.open) {
         for part in parts {
             recovered.pending.release(part.place.segment.number);

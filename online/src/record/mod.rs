@@ -1,6 +1,7 @@
 //! Accepted rows: a [`Block`] of rows of one group as Arrow columns, and a [`Record`] as one row
 //! of it, in the text forms that online stores take.
 
+mod column;
 #[cfg(test)]
 mod tests;
 mod text;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::group::{Layout, Ttl};
 
+pub(crate) use column::column;
 pub use text::{event_time_seconds, fractional};
 
 /// What a written row does to its record.

@@ -218,6 +218,9 @@ impl OnlineStore for RedisStore {
         group: &Arc<Layout>,
         identifiers: &[String],
     ) -> Result<Vec<Option<StoredRecord>>> {
+        if identifiers.is_empty() {
+            return Ok(Vec::new()); // Redis knows no empty pipeline.
+        }
         let away =
             |why: String| Error::unavailable(format!("the Redis server cannot be read: {why}"));
         let fetched = tokio::time::timeout(self.timeout, self.fetch(&group.group, identifiers))

@@ -252,9 +252,12 @@ async fn crashes_around_the_beginning_of_a_segment_are_healed() {
     let next = segment.with_file_name(format!("{:020}.segment", 2));
     for bytes in [&b""[..], b"FFoutbox", &[0; segment::HEADER]] {
         fs::write(&next, bytes).expect("written");
-        let outbox = open(&crash_image(&image));
+        let image = crash_image(&image);
+        let outbox = open(&image);
         assert_eq!(values(&outbox), [1]);
         write(&outbox, "g", "a", &[2]).await.expect("accepted");
+        drop(outbox);
+        assert_eq!(values(&open(&image)), [1, 2]);
     }
 }
 
