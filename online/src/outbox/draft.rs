@@ -8,10 +8,10 @@ use featureflight_catalog::{Error, Instant, Result};
 use tokio::sync::{oneshot, watch};
 
 use super::answer::{Answer, IdempotencyKey};
+use super::command::{Accepted, Append, Command, Commit, Encoded};
 use super::core::{Core, KeyState};
 use super::entry::{self, RowsHead};
 use super::pending::Stages;
-use super::writer::{Accepted, Append, Command, Commit, Encoded};
 use crate::record::Block;
 use crate::validate::Refusals;
 

@@ -17,6 +17,7 @@
 
 mod answer;
 mod checkpoint;
+mod command;
 mod core;
 mod draft;
 mod entry;
@@ -45,10 +46,11 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{oneshot, watch};
 
 use self::core::Core;
+use command::Command;
 use draft::{Claim, KeyGuard};
 use index::Index;
 use lock::Lock;
-use writer::{Command, Writer};
+use writer::Writer;
 
 pub use answer::{Answer, IdempotencyKey};
 pub use draft::{Draft, Receipt};

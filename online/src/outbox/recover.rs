@@ -10,6 +10,7 @@ use std::sync::Arc;
 use featureflight_catalog::{Error, Result};
 
 use super::answer::IdempotencyKey;
+use super::command::{Accepted, Part};
 use super::core::KeyState;
 use super::entry::{self, AbortHead, CommitHead, RowsHead};
 use super::frame::{self, Frame};
@@ -17,7 +18,6 @@ use super::index::{Index, Marks, Reach};
 use super::options::OutboxOptions;
 use super::pending::{Held, Pending, Place};
 use super::segment::{self, Header, Segment};
-use super::writer::{Accepted, Part};
 use crate::group::Layout;
 
 /// What is there after a start.

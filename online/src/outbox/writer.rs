@@ -11,74 +11,17 @@ use std::time::{Duration, Instant as Clock};
 use featureflight_catalog::{Error, Instant, Kind, Result};
 use tokio::sync::oneshot;
 
-use super::answer::Answer;
+use super::command::{Accepted, Append, Command, Commit, Encoded, Part};
 use super::core::Core;
-use super::draft::KeyGuard;
-use super::entry::{self, AbortHead, CommitHead, LayoutHead, RowsHead};
+use super::entry::{self, AbortHead, CommitHead, LayoutHead};
 use super::frame;
 use super::options::Durability;
-use super::pending::{Held, PendingBlock, Place, Position};
+use super::pending::{Held, Place};
 use super::segment::{self, Segment};
 use crate::group::Layout;
 
 /// Written and fsynced at once, at most, unless one command is larger.
 const GROUP_BYTES: usize = 16 << 20;
-
-/// A block, encoded.
-#[derive(Debug)]
-pub(super) struct Encoded {
-    pub(super) layout: Arc<Layout>,
-    /// Its layout's number is the writer's to set.
-    pub(super) head: RowsHead,
-    pub(super) body: Vec<u8>,
-}
-
-/// A request's last words.
-#[derive(Debug)]
-pub(super) struct Commit {
-    pub(super) answer: Answer,
-    pub(super) key: Option<KeyGuard>,
-}
-
-/// Where in the order of requests one was accepted, and when.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Accepted {
-    pub(super) sequence: u64,
-    pub(super) at: i64,
-}
-
-#[derive(Debug)]
-pub(super) struct Append {
-    pub(super) request: u64,
-    pub(super) blocks: Vec<Encoded>,
-    pub(super) commit: Option<Commit>,
-    /// Answered once written, a commit once it is durable.
-    pub(super) reply: oneshot::Sender<Result<Option<Accepted>>>,
-}
-
-#[derive(Debug)]
-pub(super) enum Command {
-    Append(Append),
-    Abort(u64),
-    /// Later requests are accepted after this time; earlier ones are visible when it is answered.
-    Barrier(Instant, oneshot::Sender<()>),
-    Stop,
-}
-
-impl Command {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Append(append) => append.bytes(),
-            Self::Abort(_) | Self::Barrier(..) | Self::Stop => 0,
-        }
-    }
-}
-
-impl Append {
-    fn bytes(&self) -> usize {
-        self.blocks.iter().map(|block| block.body.len() + 512).sum()
-    }
-}
 
 /// An append whose frames are in the buffer.
 struct Staged {
@@ -89,13 +32,6 @@ struct Staged {
 
 /// The blocks of an append, and its commit if it has one.
 type Framed = (Vec<Part>, Option<(Accepted, Commit)>);
-
-/// A written block of a request that is not committed yet.
-pub(super) struct Part {
-    pub(super) layout: Arc<Layout>,
-    pub(super) head: RowsHead,
-    pub(super) place: Place,
-}
 
 pub(super) struct Writer {
     core: Arc<Core>,
@@ -540,17 +476,6 @@ impl Writer {
         for part in parts {
             pending.release(part.place.segment.number);
         }
-    }
-}
-
-impl Part {
-    pub(super) fn committed(self, accepted: Accepted, recovered: bool) -> PendingBlock {
-        let position = Position {
-            sequence: accepted.sequence,
-            part: self.head.part,
-        };
-        let at = Instant::from_micros(accepted.at);
-        PendingBlock::new(position, at, self.layout, self.head, self.place, recovered)
     }
 }
 
