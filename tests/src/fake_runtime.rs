@@ -39,6 +39,7 @@ pub struct FakeRuntime {
 
 /// What goes wrong, as parts of all calls or entries.
 #[derive(Debug, Clone, Default)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a fault of its own")]
 pub struct Faults {
     /// Calls throttled.
     pub throttled: f64,

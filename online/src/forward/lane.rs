@@ -28,6 +28,8 @@ struct Item {
     identifier: String,
     bytes: usize,
     attempts: u32,
+    /// Attempts on which the store failed, throttling left out.
+    failures: u32,
     /// How many records the store had taken when this one failed first.
     taken_before: u64,
 }
@@ -173,6 +175,7 @@ impl Lane {
                         record,
                         bytes,
                         attempts: 0,
+                        failures: 0,
                         taken_before: 0,
                     });
                 }
@@ -336,16 +339,19 @@ impl Lane {
     }
 
     fn again(&mut self, mut item: Item, trouble: Trouble, reason: &str) -> Went {
-        if item.attempts == 0 {
-            item.taken_before = self.pace.taken();
-        }
         item.attempts = item.attempts.saturating_add(1);
+        if trouble == Trouble::Away {
+            if item.failures == 0 {
+                item.taken_before = self.pace.taken();
+            }
+            item.failures = item.failures.saturating_add(1);
+        }
         let most = self.options.poison_attempts;
-        let others = self.pace.taken() - item.taken_before;
-        if trouble == Trouble::Away && item.attempts >= most && others >= u64::from(most) {
+        let others = self.pace.taken().saturating_sub(item.taken_before);
+        if trouble == Trouble::Away && item.failures >= most && others >= u64::from(most) {
             let reason = format!(
                 "the store failed {} times on this record while it took others: {reason}",
-                item.attempts
+                item.failures
             );
             return self.give_up(item, &reason);
         }

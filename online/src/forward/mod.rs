@@ -16,7 +16,7 @@ mod pace;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -103,7 +103,7 @@ impl Forwarder {
             stopped,
             statuses: Arc::clone(&statuses),
             paces: HashMap::new(),
-            running: HashSet::new(),
+            running: HashMap::new(),
             lanes: JoinSet::new(),
         };
         Self {
@@ -141,8 +141,9 @@ struct Supervisor {
     statuses: Statuses,
     /// By store.
     paces: HashMap<String, Arc<Pace>>,
-    running: HashSet<String>,
-    lanes: JoinSet<(String, lane::End)>,
+    /// The groups of the lanes.
+    running: HashMap<tokio::task::Id, String>,
+    lanes: JoinSet<lane::End>,
 }
 
 impl Supervisor {
@@ -157,7 +158,8 @@ impl Supervisor {
             let now = tokio::time::Instant::now();
             retry.retain(|_, at| *at > now);
             for group in self.outbox.pending_groups(Stage::Online) {
-                if !self.running.contains(&group)
+                let runs = self.running.values().any(|running| *running == group);
+                if !runs
                     && !retry.contains_key(&group)
                     && let Err(error) = self.begin(&group).await
                 {
@@ -174,10 +176,15 @@ impl Supervisor {
                 _ = changes.changed() => {}
                 _ = self.stopped.changed() => {}
                 () = until(next) => {}
-                Some(ended) = self.lanes.join_next() => {
-                    let Ok((group, end)) = ended else { break };
-                    self.running.remove(&group);
-                    if end == lane::End::Broken {
+                Some(ended) = self.lanes.join_next_with_id() => {
+                    let (id, end) = match ended {
+                        Ok((id, end)) => (id, end),
+                        Err(error) => {
+                            tracing::error!(%error, "forwarding a group broke off");
+                            (error.id(), lane::End::Broken)
+                        }
+                    };
+                    if let Some(group) = self.running.remove(&id) && end == lane::End::Broken {
                         retry.insert(group, tokio::time::Instant::now() + self.options.denied_wait);
                     }
                 }
@@ -200,10 +207,8 @@ impl Supervisor {
             self.options.clone(),
             Arc::clone(&self.statuses),
         );
-        self.running.insert(group.to_owned());
-        let (group, stopped) = (group.to_owned(), self.stopped.clone());
-        self.lanes
-            .spawn(async move { (group, lane.run(stopped).await) });
+        let task = self.lanes.spawn(lane.run(self.stopped.clone()));
+        self.running.insert(task.id(), group.to_owned());
         Ok(())
     }
 }

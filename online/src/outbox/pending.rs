@@ -189,11 +189,19 @@ pub(super) struct Held {
     pub(super) positions: Vec<Position>,
 }
 
+/// The blocks of one group.
+#[derive(Debug, Default)]
+struct Group {
+    positions: BTreeSet<Position>,
+    /// Rows before each stage.
+    remaining: [usize; 2],
+}
+
 /// Everything pending.
 #[derive(Debug, Default)]
 pub(super) struct Pending {
     blocks: BTreeMap<Position, Arc<PendingBlock>>,
-    groups: HashMap<String, BTreeSet<Position>>,
+    groups: HashMap<String, Group>,
     pub(super) segments: BTreeMap<u64, Held>,
     /// Blocks whose marks changed since the last checkpoint. They may be gone from `blocks`.
     pub(super) dirty: HashMap<Position, Arc<PendingBlock>>,
@@ -211,13 +219,14 @@ impl Pending {
             return;
         }
         let position = block.position;
-        match self.groups.get_mut(block.group()) {
-            Some(positions) => {
-                positions.insert(position);
-            }
-            None => {
-                self.groups
-                    .insert(block.group().to_owned(), BTreeSet::from([position]));
+        if !self.groups.contains_key(block.group()) {
+            self.groups
+                .insert(block.group().to_owned(), Group::default());
+        }
+        if let Some(group) = self.groups.get_mut(block.group()) {
+            group.positions.insert(position);
+            for stage in Stage::ALL {
+                group.remaining[stage.index()] += block.remaining(stage);
             }
         }
         self.blocks.insert(position, Arc::new(block));
@@ -234,14 +243,18 @@ impl Pending {
             return;
         };
         let block = Arc::clone(block);
-        if block.settle(stage, rows) == 0 {
+        let settled = block.settle(stage, rows);
+        if settled == 0 {
             return;
+        }
+        if let Some(group) = self.groups.get_mut(block.group()) {
+            group.remaining[stage.index()] -= settled;
         }
         if block.is_done() {
             self.blocks.remove(&position);
-            if let Some(positions) = self.groups.get_mut(block.group()) {
-                positions.remove(&position);
-                if positions.is_empty() {
+            if let Some(group) = self.groups.get_mut(block.group()) {
+                group.positions.remove(&position);
+                if group.positions.is_empty() {
                     self.groups.remove(block.group());
                 }
             }
@@ -259,11 +272,15 @@ impl Pending {
         limit: usize,
     ) -> Vec<Arc<PendingBlock>> {
         use std::ops::Bound::{Excluded, Unbounded};
-        let Some(positions) = self.groups.get(group) else {
+        let Some(group) = self.groups.get(group) else {
             return Vec::new();
         };
+        if group.remaining[stage.index()] == 0 {
+            return Vec::new();
+        }
         let from = after.map_or(Unbounded, Excluded);
-        let blocks = positions
+        let blocks = group
+            .positions
             .range((from, Unbounded))
             .filter_map(|at| self.blocks.get(at));
         let blocks = blocks.filter(|block| block.remaining(stage) > 0);
@@ -272,12 +289,8 @@ impl Pending {
 
     /// Groups with rows before `stage`.
     pub(super) fn groups(&self, stage: Stage) -> HashSet<String> {
-        let pending = |positions: &BTreeSet<Position>| {
-            let mut blocks = positions.iter().filter_map(|at| self.blocks.get(at));
-            blocks.any(|block| block.remaining(stage) > 0)
-        };
         let groups = self.groups.iter();
-        let groups = groups.filter(|(_, positions)| pending(positions));
+        let groups = groups.filter(|(_, group)| group.remaining[stage.index()] > 0);
         groups.map(|(group, _)| group.clone()).collect()
     }
 

@@ -73,6 +73,11 @@ impl RedisStore {
             .set_connection_timeout(Some(timeout))
             .set_response_timeout(Some(timeout))
             .set_number_of_retries(0);
+        // The client asks rustls for its default, which panics where several are compiled in and
+        // none was chosen. An error says that one was.
+        rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .ok();
         let client = Client::open(url).map_err(wrong)?;
         Ok(Self {
             connection: ConnectionManager::new_lazy_with_config(client, config).map_err(wrong)?,

@@ -166,6 +166,20 @@ async fn redis() {
     takes_batches(&store).await;
     expires(&store).await;
 
+    // A server without TLS: a failure, not a panic.
+    let url = format!("rediss://127.0.0.1:{}", server.port);
+    let secure = RedisStore::new(&url, "ff", Duration::from_secs(2)).unwrap();
+    let outcome = secure
+        .write(&[Write::put("a", 1, 1).record("orders")])
+        .await
+        .remove(0);
+    assert!(
+        matches!(outcome, Outcome::Retry(Trouble::Away, _)),
+        "{outcome:?}"
+    );
+    let wrong = RedisStore::new("redis://user:secret@[", "ff", TIMEOUT).expect_err("no URL");
+    assert!(!wrong.message.contains("secret"), "{}", wrong.message);
+
     // A server that comes back has forgotten the script; one that is gone is no refusal.
     let port = server.port;
     drop(server);

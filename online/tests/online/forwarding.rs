@@ -36,7 +36,7 @@ fn quick() -> ForwardOptions {
         backoff: Duration::from_millis(5),
         max_backoff: Duration::from_millis(100),
         denied_wait: Duration::from_millis(200),
-        poison_attempts: 8,
+        poison_attempts: 20,
         ..ForwardOptions::default()
     }
 }
@@ -45,7 +45,7 @@ struct Setup {
     fake: FakeRuntime,
     outbox: Arc<Outbox>,
     forwarder: Forwarder,
-    _dir: TempDir,
+    dir: TempDir,
 }
 
 impl Setup {
@@ -67,7 +67,7 @@ impl Setup {
             fake,
             outbox,
             forwarder,
-            _dir: dir,
+            dir,
         }
     }
 
@@ -264,7 +264,7 @@ async fn poison_goes_aside_and_holds_up_nobody() {
                 "{}",
                 record.reason
             );
-            assert!(record.attempts >= 8);
+            assert!(record.attempts >= 20);
         }
     }
 
@@ -356,7 +356,7 @@ async fn a_stopped_forwarder_goes_on_where_it_was() {
         fake,
         outbox,
         forwarder,
-        _dir,
+        dir,
     } = setup;
     forwarder.stop().await;
     let calls = fake.all_calls();
@@ -368,7 +368,7 @@ async fn a_stopped_forwarder_goes_on_where_it_was() {
         forwarder: Forwarder::start(Arc::clone(&outbox), router, quick()),
         fake,
         outbox,
-        _dir,
+        dir,
     };
     setup.drained().await;
     assert_end(&setup, &writes, 100);

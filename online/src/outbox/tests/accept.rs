@@ -33,6 +33,8 @@ async fn accepted_rows_are_there_in_order_before_and_after_a_restart() {
 async fn a_draft_counts_whole_or_not_at_all() {
     let dir = TempDir::new().expect("a directory");
     let outbox = open(&dir);
+    // Keeps its segment.
+    write(&outbox, "h", "a", &[1]).await.expect("accepted");
     let mut draft = outbox.draft(ONLINE);
     for value in 0..5 {
         draft

@@ -92,8 +92,10 @@ async fn foreign_bytes_behind_the_tail_are_cut_off() {
     let variants = Variants::of(image, segment);
     let mut random = rand::rngs::StdRng::seed_from_u64(1);
     let noise: Vec<u8> = (0..5_000).map(|_| random.random()).collect();
-    // The same frames at another place, as a file system may leave from a removed file.
-    let stale = whole[segment::HEADER..].to_vec();
+    // Whole frames of another outbox at another place, as a file system may leave from a removed
+    // file.
+    let (_other, other) = image_of(&[7, 8, 9, 10]).await;
+    let stale = fs::read(&other).expect("bytes").split_off(segment::HEADER);
     for tail in [vec![0; 4_096], noise, stale] {
         let bytes = [whole.as_slice(), &tail].concat();
         assert_eq!(variants.recover(&bytes).expect("it opens"), [1, 2, 3]);

@@ -65,6 +65,16 @@ async fn a_full_disk_refuses_and_is_forgiven() {
         let outbox =
             Outbox::open(dir.path(), OutboxOptions { probe, ..options() }).expect("outbox");
         write(&outbox, "g", "a", &[1]).await.expect("accepted");
+        // Nothing of a refused request stays that could count later.
+        let counting = || {
+            let newest = segments(&dir).pop().expect("a segment");
+            let bytes = std::fs::read(newest).expect("bytes");
+            let scan = frame::scan(&bytes, 1, segment::HEADER);
+            assert!(scan.damage.is_empty(), "{:?}", scan.damage);
+            let frames = scan.frames.iter();
+            frames.filter(|frame| frame.kind != entry::ABORT).count()
+        };
+        let before = counting();
         for group in ["g", "new"] {
             arm.store(1, Ordering::SeqCst);
             let error = write(&outbox, group, "a", &[2]).await.expect_err("refused");
@@ -75,6 +85,7 @@ async fn a_full_disk_refuses_and_is_forgiven() {
                 error.message
             );
             assert_eq!(values(&outbox), [1], "reading goes on");
+            assert_eq!(counting(), before);
         }
         // The refused write brought the first layout of its group: it must come again.
         write(&outbox, "new", "b", &[3])
