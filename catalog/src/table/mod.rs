@@ -33,29 +33,22 @@ pub struct FileSet {
     pub hourly: bool,
 }
 
-/// A feature group whose offline data can be read.
-#[derive(Debug)]
-pub struct FeatureTable {
-    pub group: Arc<FeatureGroup>,
-    pub files: FileSet,
+/// What a group's definition says about its columns, wherever its data is.
+#[derive(Debug, Clone)]
+pub struct Shape {
     pub event_time_form: EventTimeForm,
-    /// Positions in `group.feature_definitions`.
+    /// Positions in the group's `feature_definitions`.
     pub record_identifier: usize,
     pub event_time: usize,
     /// One row per record: the definition's features. Text is `Utf8View`, the event time a
     /// [`timestamp_type`]; record identifier and event time are not nullable.
     pub state_schema: SchemaRef,
-    /// `state_schema`'s fields, then `write_time`, `api_invocation_time`, `is_deleted`. Features
-    /// other than identifier and event time are nullable.
-    pub history_schema: SchemaRef,
 }
 
-impl FeatureTable {
-    /// From the definition of a group and the place of its data files.
-    ///
+impl Shape {
     /// # Errors
-    /// Why a group so defined cannot be read, as a clause for the user.
-    pub fn new(group: Arc<FeatureGroup>, location: Location) -> Result<Self, String> {
+    /// Why a group so defined is not served, as a clause for the user.
+    pub fn new(group: &FeatureGroup) -> Result<Self, String> {
         let definitions = &group.feature_definitions;
         check_names(definitions)?;
         let mut fields = definitions
@@ -63,11 +56,11 @@ impl FeatureTable {
             .map(feature_field)
             .collect::<Result<Vec<_>, _>>()?;
         let record_identifier = position(
-            &group,
+            group,
             "record identifier",
             &group.record_identifier_feature_name,
         )?;
-        let event_time = position(&group, "event time", &group.event_time_feature_name)?;
+        let event_time = position(group, "event time", &group.event_time_feature_name)?;
         if record_identifier == event_time {
             let name = &group.event_time_feature_name;
             return Err(format!(
@@ -86,9 +79,46 @@ impl FeatureTable {
         };
         fields[record_identifier].set_nullable(false);
         fields[event_time] = Field::new(&group.event_time_feature_name, timestamp_type(), false);
-        let state_schema = Arc::new(Schema::new(fields.clone()));
-        fields.extend(system_fields());
-        let history_schema = Arc::new(Schema::new(fields));
+        Ok(Self {
+            event_time_form,
+            record_identifier,
+            event_time,
+            state_schema: Arc::new(Schema::new(fields)),
+        })
+    }
+}
+
+/// A feature group whose offline data can be read.
+#[derive(Debug)]
+pub struct FeatureTable {
+    pub group: Arc<FeatureGroup>,
+    pub files: FileSet,
+    pub event_time_form: EventTimeForm,
+    /// Positions in `group.feature_definitions`.
+    pub record_identifier: usize,
+    pub event_time: usize,
+    /// As [`Shape::state_schema`].
+    pub state_schema: SchemaRef,
+    /// `state_schema`'s fields, then `write_time`, `api_invocation_time`, `is_deleted`. Features
+    /// other than identifier and event time are nullable.
+    pub history_schema: SchemaRef,
+}
+
+impl FeatureTable {
+    /// From the definition of a group and the place of its data files.
+    ///
+    /// # Errors
+    /// Why a group so defined cannot be read, as a clause for the user.
+    pub fn new(group: Arc<FeatureGroup>, location: Location) -> Result<Self, String> {
+        let Shape {
+            event_time_form,
+            record_identifier,
+            event_time,
+            state_schema,
+        } = Shape::new(&group)?;
+        let system = system_fields().into_iter().map(Arc::new);
+        let fields = state_schema.fields().iter().cloned().chain(system);
+        let history_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let files = FileSet {
             location,
             hourly: true,

@@ -1,0 +1,16 @@
+//! Writing features: what may be written, the durable queue every write goes through, and the
+//! online stores it ends in.
+//!
+//! Data flows one way: [`validate`] (rows of a request become records, or are refused by name) →
+//! [`outbox`] (appended, fsynced, acknowledged) → [`forward`] (in order per record) → [`store`]
+//! (an online store), back to the outbox as a mark. [`group`] and [`record`] are what they share.
+//!
+//! Nothing here plans queries or speaks gRPC.
+
+pub mod forward;
+pub mod group;
+pub mod outbox;
+pub mod record;
+pub mod store;
+pub mod validate;
+pub mod writes;

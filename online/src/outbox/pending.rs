@@ -1,0 +1,313 @@
+//! What is accepted and not settled everywhere yet: blocks on disk, with marks in memory.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use featureflight_catalog::{Error, Instant, Result};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::entry::{self, RowsHead};
+use super::rows::RowSet;
+use super::segment::Segment;
+use crate::group::Layout;
+use crate::record::{Block, Operation};
+
+/// The order of accepted rows: requests by their commit, blocks within a request. Rows within a
+/// block follow it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Position {
+    pub sequence: u64,
+    pub part: u32,
+}
+
+/// What still has to happen to an accepted row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stage {
+    /// It is in the online store, or was refused by it into the quarantine.
+    Online,
+    /// It is in the offline store.
+    Offline,
+}
+
+impl Stage {
+    pub const ALL: [Self; 2] = [Self::Online, Self::Offline];
+
+    pub(super) fn index(self) -> usize {
+        match self {
+            Self::Online => 0,
+            Self::Offline => 1,
+        }
+    }
+}
+
+/// The stages that rows of a request go through, fixed when they are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stages {
+    pub online: bool,
+    pub offline: bool,
+}
+
+impl Stages {
+    fn has(self, stage: Stage) -> bool {
+        match stage {
+            Stage::Online => self.online,
+            Stage::Offline => self.offline,
+        }
+    }
+}
+
+/// A block of accepted rows. Its rows are read from disk when they are asked for; they stay
+/// readable as long as this value lives.
+#[derive(Debug)]
+pub struct PendingBlock {
+    pub position: Position,
+    /// When its request was acknowledged: later for every later request.
+    pub accepted_at: Instant,
+    pub layout: Arc<Layout>,
+    /// True when it was accepted by a process before this one, which may have sent any of it.
+    pub recovered: bool,
+    pub(super) head: RowsHead,
+    pub(super) place: Place,
+    settled: Mutex<[RowSet; 2]>,
+}
+
+/// Where a rows entry is.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    pub(super) segment: Arc<Segment>,
+    pub(super) offset: u64,
+    pub(super) length: usize,
+}
+
+impl PendingBlock {
+    pub(super) fn new(
+        position: Position,
+        accepted_at: Instant,
+        layout: Arc<Layout>,
+        head: RowsHead,
+        place: Place,
+        recovered: bool,
+    ) -> Self {
+        let rows = |stage| {
+            if head.stages.has(stage) {
+                RowSet::none(head.rows)
+            } else {
+                RowSet::all(head.rows)
+            }
+        };
+        Self {
+            settled: Mutex::new(Stage::ALL.map(rows)),
+            position,
+            accepted_at,
+            layout,
+            recovered,
+            head,
+            place,
+        }
+    }
+
+    pub fn group(&self) -> &str {
+        &self.layout.group
+    }
+
+    pub fn operation(&self) -> Operation {
+        self.head.operation
+    }
+
+    /// Rows, settled ones included.
+    pub fn rows(&self) -> usize {
+        self.head.rows
+    }
+
+    /// How many rows have not been through `stage`.
+    pub fn remaining(&self, stage: Stage) -> usize {
+        self.settled.lock()[stage.index()].missing()
+    }
+
+    pub fn is_settled(&self, stage: Stage, row: usize) -> bool {
+        self.settled.lock()[stage.index()].contains(row)
+    }
+
+    /// The rows that have not been through `stage`, in order.
+    pub fn unsettled(&self, stage: Stage) -> Vec<usize> {
+        let settled = self.settled.lock();
+        let settled = &settled[stage.index()];
+        (0..self.head.rows)
+            .filter(|row| !settled.contains(*row))
+            .collect()
+    }
+
+    /// All rows, from disk. Blocks the thread.
+    ///
+    /// # Errors
+    /// `DataLoss` when they are not there any more as they were written; `Unavailable` when the
+    /// disk fails.
+    pub fn read(&self) -> Result<Block> {
+        let payload = self
+            .place
+            .segment
+            .payload(self.place.offset, self.place.length)?;
+        entry::decode_rows(&payload, &self.layout)
+    }
+
+    fn is_done(&self) -> bool {
+        self.settled.lock().iter().all(RowSet::is_full)
+    }
+
+    pub(super) fn marks(&self, stage: Stage) -> Vec<u8> {
+        self.settled.lock()[stage.index()].to_bytes()
+    }
+
+    pub(super) fn restore(&self, stage: Stage, marks: &[u8]) -> Result<()> {
+        let set = RowSet::from_bytes(marks, self.head.rows).ok_or_else(|| {
+            Error::data_loss(format!(
+                "the outbox's index has marks of another length for block {:?}",
+                self.position
+            ))
+        })?;
+        self.settled.lock()[stage.index()] = set;
+        Ok(())
+    }
+
+    /// How many rows were not settled before.
+    fn settle(&self, stage: Stage, rows: &[usize]) -> usize {
+        let mut settled = self.settled.lock();
+        let set = &mut settled[stage.index()];
+        rows.iter().filter(|row| set.insert(**row)).count()
+    }
+}
+
+/// What a segment still holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) segment: Arc<Segment>,
+    pub(super) bytes: u64,
+    /// Blocks that are not settled, or not committed yet.
+    pub(super) live: usize,
+    /// Blocks that have marks in the index, or will have.
+    pub(super) positions: Vec<Position>,
+}
+
+/// The blocks of one group.
+#[derive(Debug, Default)]
+struct Group {
+    positions: BTreeSet<Position>,
+    /// Rows before each stage.
+    remaining: [usize; 2],
+}
+
+/// Everything pending.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    blocks: BTreeMap<Position, Arc<PendingBlock>>,
+    groups: HashMap<String, Group>,
+    pub(super) segments: BTreeMap<u64, Held>,
+    /// Blocks whose marks changed since the last checkpoint. They may be gone from `blocks`.
+    pub(super) dirty: HashMap<Position, Arc<PendingBlock>>,
+}
+
+impl Pending {
+    /// A block that is committed. Its segment counts it as live already.
+    pub(super) fn insert(&mut self, block: PendingBlock) {
+        let segment = block.place.segment.number;
+        if let Some(held) = self.segments.get_mut(&segment) {
+            held.positions.push(block.position);
+        }
+        if block.is_done() {
+            self.release(segment);
+            return;
+        }
+        let position = block.position;
+        if !self.groups.contains_key(block.group()) {
+            self.groups
+                .insert(block.group().to_owned(), Group::default());
+        }
+        if let Some(group) = self.groups.get_mut(block.group()) {
+            group.positions.insert(position);
+            for stage in Stage::ALL {
+                group.remaining[stage.index()] += block.remaining(stage);
+            }
+        }
+        self.blocks.insert(position, Arc::new(block));
+    }
+
+    pub(super) fn release(&mut self, segment: u64) {
+        if let Some(held) = self.segments.get_mut(&segment) {
+            held.live = held.live.saturating_sub(1);
+        }
+    }
+
+    pub(super) fn settle(&mut self, position: Position, stage: Stage, rows: &[usize]) {
+        let Some(block) = self.blocks.get(&position) else {
+            return;
+        };
+        let block = Arc::clone(block);
+        let settled = block.settle(stage, rows);
+        if settled == 0 {
+            return;
+        }
+        if let Some(group) = self.groups.get_mut(block.group()) {
+            group.remaining[stage.index()] -= settled;
+        }
+        if block.is_done() {
+            self.blocks.remove(&position);
+            if let Some(group) = self.groups.get_mut(block.group()) {
+                group.positions.remove(&position);
+                if group.positions.is_empty() {
+                    self.groups.remove(block.group());
+                }
+            }
+            self.release(block.place.segment.number);
+        }
+        self.dirty.insert(position, block);
+    }
+
+    /// Blocks of `group` with rows before `stage`, in order, after `after`.
+    pub(super) fn of_group(
+        &self,
+        group: &str,
+        stage: Stage,
+        after: Option<Position>,
+        limit: usize,
+    ) -> Vec<Arc<PendingBlock>> {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let Some(group) = self.groups.get(group) else {
+            return Vec::new();
+        };
+        if group.remaining[stage.index()] == 0 {
+            return Vec::new();
+        }
+        let from = after.map_or(Unbounded, Excluded);
+        let blocks = group
+            .positions
+            .range((from, Unbounded))
+            .filter_map(|at| self.blocks.get(at));
+        let blocks = blocks.filter(|block| block.remaining(stage) > 0);
+        blocks.take(limit).cloned().collect()
+    }
+
+    /// Groups with rows before `stage`.
+    pub(super) fn groups(&self, stage: Stage) -> HashSet<String> {
+        let groups = self.groups.iter();
+        let groups = groups.filter(|(_, group)| group.remaining[stage.index()] > 0);
+        groups.map(|(group, _)| group.clone()).collect()
+    }
+
+    pub(super) fn blocks(&self) -> impl Iterator<Item = &Arc<PendingBlock>> {
+        self.blocks.values()
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.values().map(|held| held.bytes).sum()
+    }
+
+    /// The oldest segments that hold nothing any more, `active` excepted.
+    pub(super) fn spent(&self, active: u64) -> Vec<u64> {
+        let segments = self.segments.iter();
+        segments
+            .take_while(|(number, held)| **number != active && held.live == 0)
+            .map(|(number, _)| *number)
+            .collect()
+    }
+}

@@ -1,0 +1,245 @@
+//! Every online store against the reference model: one suite for all of them.
+
+use std::time::Duration;
+
+use featureflight_catalog::Instant;
+use featureflight_online::group::{Ttl, TtlUnit};
+use featureflight_online::record::Operation;
+use featureflight_online::store::dynamodb::DynamoDbStore;
+use featureflight_online::store::embedded::EmbeddedStore;
+use featureflight_online::store::redis::RedisStore;
+use featureflight_online::store::sagemaker::SageMakerStore;
+use featureflight_online::store::{OnlineStore, Outcome, Trouble};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tempfile::TempDir;
+
+use super::model::{Model, Write, block, layout, read, record};
+use super::servers::Server;
+use crate::fake_runtime::FakeRuntime;
+
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// One write after the other: outcomes and what is read afterwards are the model's.
+async fn obeys_the_model(store: &dyn OnlineStore) {
+    let mut random = StdRng::seed_from_u64(11);
+    let mut model = Model::default();
+    let identifiers: Vec<String> = (0..8).map(|at| format!("id/{at}")).collect();
+    let group = layout("orders", Operation::Put);
+    for value in 0..400 {
+        let write = Write::random(&mut random, 8, value);
+        let counts = model.apply(&write);
+        let outcome = store.write(&[write.record("orders")]).await.remove(0);
+        match outcome {
+            Outcome::Done => assert!(counts, "{write:?} should be stale"),
+            Outcome::Stale(_) => assert!(!counts, "{write:?} is not stale"),
+            other => panic!("{write:?}: {other:?}"),
+        }
+        if value % 10 == 0 {
+            let found = store.get(&group, &identifiers).await.unwrap();
+            for (identifier, found) in identifiers.iter().zip(&found) {
+                assert_eq!(
+                    read(found.as_ref()),
+                    model.read(identifier),
+                    "{identifier} after {write:?}"
+                );
+            }
+        }
+    }
+}
+
+/// Many records in one call, of another group with the same identifiers.
+async fn takes_batches(store: &dyn OnlineStore) {
+    let writes: Vec<Write> = (0..230)
+        .map(|at| Write::put(&format!("id/{at}"), 1_000 + at, at))
+        .collect();
+    for chunk in writes.chunks(store.limit().records) {
+        let mut records: Vec<_> = chunk.iter().map(|write| write.record("returns")).collect();
+        records.reverse();
+        let outcomes = store.write(&records).await;
+        assert_eq!(outcomes, vec![Outcome::Done; records.len()]);
+    }
+    let mut identifiers: Vec<String> = writes
+        .iter()
+        .map(|write| write.identifier.clone())
+        .collect();
+    identifiers.push("nobody".to_owned());
+    identifiers.push("id/7".to_owned());
+    let group = layout("returns", Operation::Put);
+    let found = store.get(&group, &identifiers).await.unwrap();
+    for (at, found) in found.iter().enumerate().take(230) {
+        let at = i64::try_from(at).unwrap();
+        assert_eq!(read(found.as_ref()), Some((1_000 + at, at)));
+    }
+    assert_eq!(found[230], None);
+    assert_eq!(found[231], found[7]);
+    assert!(store.get(&group, &[]).await.unwrap().is_empty());
+}
+
+fn in_seconds(seconds: u32) -> Ttl {
+    Ttl {
+        unit: TtlUnit::Seconds,
+        value: seconds,
+    }
+}
+
+/// What has outlived its time is not there, and anything counts as newer than it.
+async fn expires(store: &dyn OnlineStore) {
+    let now = Instant::now().micros / 1_000_000;
+    let group = layout("brief", Operation::Put);
+    let get = async |identifier: &str| {
+        let identifiers = [identifier.to_owned()];
+        store.get(&group, &identifiers).await.unwrap().remove(0)
+    };
+    let send = async |write: Write, ttl| {
+        let record = record(block("brief", &[write], ttl));
+        store.write(&[record]).await.remove(0)
+    };
+    let dead = Write::put("a", now - 100, 1);
+    assert_eq!(send(dead, Some(in_seconds(50))).await, Outcome::Done);
+    assert_eq!(get("a").await, None, "it is past its time on arrival");
+    assert_eq!(
+        send(Write::put("a", now - 1_000, 2), None).await,
+        Outcome::Done
+    );
+    assert_eq!(
+        read(get("a").await.as_ref()),
+        Some((now - 1_000, 2)),
+        "an older one counts"
+    );
+
+    assert_eq!(
+        send(Write::put("b", now, 3), Some(in_seconds(3))).await,
+        Outcome::Done
+    );
+    let there = get("b").await.expect("it is not past its time");
+    assert_eq!(
+        there.expires_at,
+        Some(Instant::from_micros((now + 3) * 1_000_000))
+    );
+    assert_eq!(send(Write::put("b", now - 5, 4), None).await, Outcome::Done);
+    assert_eq!(
+        read(get("b").await.as_ref()),
+        Some((now, 3)),
+        "an older one does not count yet"
+    );
+    tokio::time::sleep(Duration::from_millis(3_200)).await;
+    assert_eq!(get("b").await, None);
+    assert_eq!(send(Write::put("b", now - 5, 5), None).await, Outcome::Done);
+    assert_eq!(read(get("b").await.as_ref()), Some((now - 5, 5)));
+}
+
+#[tokio::test]
+async fn embedded() {
+    let dir = TempDir::new().unwrap();
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    obeys_the_model(&store).await;
+    takes_batches(&store).await;
+    expires(&store).await;
+    let group = layout("brief", Operation::Put);
+    let dead = record(block(
+        "brief",
+        &[Write::put("z", 0, 1)],
+        Some(in_seconds(1)),
+    ));
+    store.write(&[dead]).await;
+    assert_eq!(store.sweep(10).unwrap(), 1);
+    assert_eq!(store.sweep(10).unwrap(), 0);
+    let second = EmbeddedStore::open(dir.path()).expect_err("it is open");
+    assert!(
+        second.message.contains("records.redb"),
+        "{}",
+        second.message
+    );
+    let before = store.get(&group, &["a".to_owned()]).await.unwrap();
+    drop(store);
+    let store = EmbeddedStore::open(dir.path()).unwrap();
+    assert_eq!(store.get(&group, &["a".to_owned()]).await.unwrap(), before);
+}
+
+#[tokio::test]
+async fn redis() {
+    let server = Server::redis();
+    let url = format!("redis://127.0.0.1:{}", server.port);
+    let store = RedisStore::new(&url, "ff", TIMEOUT).unwrap();
+    obeys_the_model(&store).await;
+    takes_batches(&store).await;
+    expires(&store).await;
+
+    // A server without TLS: a failure, not a panic.
+    let url = format!("rediss://127.0.0.1:{}", server.port);
+    let secure = RedisStore::new(&url, "ff", Duration::from_secs(2)).unwrap();
+    let outcome = secure
+        .write(&[Write::put("a", 1, 1).record("orders")])
+        .await
+        .remove(0);
+    assert!(
+        matches!(outcome, Outcome::Retry(Trouble::Away, _)),
+        "{outcome:?}"
+    );
+    let wrong = RedisStore::new("redis://user:secret@[", "ff", TIMEOUT).expect_err("no URL");
+    assert!(!wrong.message.contains("secret"), "{}", wrong.message);
+
+    // A server that comes back has forgotten the script; one that is gone is no refusal.
+    let port = server.port;
+    drop(server);
+    let write = Write::put("a", 5, 5).record("orders");
+    let outcome = store.write(std::slice::from_ref(&write)).await.remove(0);
+    assert!(
+        matches!(outcome, Outcome::Retry(Trouble::Away, _)),
+        "{outcome:?}"
+    );
+    let _server = Server::redis_on(port);
+    let mut outcome = outcome;
+    for _ in 0..50 {
+        outcome = store.write(std::slice::from_ref(&write)).await.remove(0);
+        if outcome == Outcome::Done {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(outcome, Outcome::Done);
+    let found = store
+        .get(&layout("orders", Operation::Put), &["a".to_owned()])
+        .await
+        .unwrap();
+    assert_eq!(read(found[0].as_ref()), Some((5, 5)));
+}
+
+#[tokio::test]
+async fn dynamodb() {
+    let server = Server::dynamodb();
+    let store = DynamoDbStore::new(&server.aws(), "features", TIMEOUT, 8);
+    store.create_table().await.unwrap();
+    store.create_table().await.expect("it is there");
+    obeys_the_model(&store).await;
+    takes_batches(&store).await;
+    expires(&store).await;
+    let absent = DynamoDbStore::new(&server.aws(), "absent", TIMEOUT, 8);
+    let outcome = absent
+        .write(&[Write::put("a", 1, 1).record("orders")])
+        .await
+        .remove(0);
+    assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
+#[tokio::test]
+async fn sagemaker() {
+    let fake = FakeRuntime::start().await;
+    for group in ["orders", "returns", "brief"] {
+        fake.add_group(group, "id", "ts");
+    }
+    let store = SageMakerStore::new(&fake.sdk_config(), TIMEOUT, 8);
+    obeys_the_model(&store).await;
+    takes_batches(&store).await;
+    assert_eq!(fake.calls("BatchWriteRecord"), 230_usize.div_ceil(25));
+    // The service expires records itself; the time to live is passed on.
+    let record = record(block(
+        "brief",
+        &[Write::put("a", 1, 1)],
+        Some(in_seconds(7)),
+    ));
+    assert_eq!(store.write(&[record]).await, [Outcome::Done]);
+    let ttl = fake.online("brief", "a").unwrap().ttl.unwrap();
+    assert_eq!(ttl, serde_json::json!({"Unit": "Seconds", "Value": 7}));
+}
