@@ -15,6 +15,7 @@ use featureflight_catalog::scan::versions::FileReader;
 use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
+use crate::memory::Memory;
 use crate::metadata::Browse;
 use crate::pinning;
 use crate::planning::Planning;
@@ -22,9 +23,7 @@ use crate::query::admission::Admission;
 use crate::query::life::Token;
 use crate::query::{PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source};
 use crate::session::Session;
-
-/// How long one statement may plan, listings included, where the query timeout is not shorter.
-const PLANNING_TIMEOUT: Duration = Duration::from_mins(2);
+use crate::spill::SpillDirectory;
 
 /// Limits and times, each with a sane default.
 #[derive(Debug, Clone)]
@@ -34,6 +33,8 @@ pub struct EngineOptions {
     pub footer_cache_bytes: usize,
     /// Memory all queries share.
     pub memory_limit_bytes: usize,
+    /// Memory of the whole process: beyond it the largest query is given up.
+    pub process_memory_limit_bytes: u64,
     /// Where intermediate results go that do not fit in memory; the system's temporary directory
     /// if absent.
     pub spill_directory: Option<PathBuf>,
@@ -44,6 +45,8 @@ pub struct EngineOptions {
     /// Queries that run at once, and how many more may wait.
     pub max_running_queries: usize,
     pub max_queued_queries: usize,
+    /// How long one statement may plan, listings included, where the query timeout is not shorter.
+    pub planning_timeout: Duration,
     pub query_timeout: Option<Duration>,
     /// A system-time cut younger than this may still gain rows.
     pub settling_time: Duration,
@@ -57,12 +60,14 @@ impl Default for EngineOptions {
             list_cache_ttl: Duration::from_secs(30),
             footer_cache_bytes: 64 << 20,
             memory_limit_bytes: 2 << 30,
+            process_memory_limit_bytes: 8 << 30,
             spill_directory: None,
             spill_limit_bytes: 50 << 30,
             target_partitions: cores,
             max_sql_bytes: 256 << 10,
             max_running_queries: (cores * 2).max(8),
             max_queued_queries: 128,
+            planning_timeout: Duration::from_mins(2),
             query_timeout: Some(Duration::from_hours(1)),
             settling_time: Duration::from_mins(20),
             idle_session_timeout: Duration::from_hours(1),
@@ -102,25 +107,40 @@ pub(crate) struct Core {
     pub(crate) browse: Arc<Browse>,
     pub(crate) planning: Planning,
     pub(crate) admission: Admission,
+    pub(crate) memory: Memory,
+    /// Last, so that what uses it is gone before.
+    _spill: SpillDirectory,
 }
 
 impl Engine {
     /// # Errors
-    /// `Unavailable` when the spill directory cannot be made.
+    /// `Unavailable` when the spill directory cannot be made, `ResourceExhausted` when there is no
+    /// thread left.
     pub fn new(catalog: Arc<Catalog>, options: EngineOptions) -> Result<Arc<Self>> {
         let threads = (options.target_partitions * 2).max(8);
         let lister = Arc::new(Lister::new(options.list_cache_ttl));
         let reader = FileReader::new(options.footer_cache_bytes).correcting(&lister);
+        let spill = SpillDirectory::make(options.spill_directory.as_deref())?;
+        let memory = Memory::new(
+            options.memory_limit_bytes,
+            options.process_memory_limit_bytes,
+        )?;
         let core = Arc::new(Core {
             catalog: Arc::clone(&catalog),
-            base: crate::runtime::base_state(&options)?,
+            base: crate::runtime::base_state(&options, spill.path())?,
             lister,
             reader: Arc::new(reader),
             queries: Arc::default(),
             browse: Arc::default(),
-            planning: Planning::new(threads),
-            admission: Admission::new(options.max_running_queries, options.max_queued_queries),
+            planning: Planning::new(threads, options.max_queued_queries.max(threads)),
+            admission: Admission::new(
+                "runs",
+                options.max_running_queries,
+                options.max_queued_queries,
+            ),
+            memory,
             options: options.clone(),
+            _spill: spill,
         });
         // The first client to browse should not wait for every column of every group.
         core.browse.relations(&catalog.snapshot());
@@ -244,7 +264,7 @@ impl Engine {
             let work = move || async move { pinning::physical_plan(&state, &logical).await };
             self.core.planning.run(self.planning_limit(), work).await?
         };
-        Ok(Rows::Plan(physical, plan.state.task_ctx()))
+        Ok(Rows::Plan(physical, self.core.memory.context(&plan.state)?))
     }
 
     /// Running and recent queries.
@@ -253,11 +273,7 @@ impl Engine {
     }
 
     fn planning_limit(&self) -> Option<Duration> {
-        Some(
-            self.options
-                .query_timeout
-                .unwrap_or(PLANNING_TIMEOUT)
-                .min(PLANNING_TIMEOUT),
-        )
+        let longest = self.options.planning_timeout;
+        Some(self.options.query_timeout.unwrap_or(longest).min(longest))
     }
 }

@@ -12,6 +12,7 @@ pub mod engine;
 pub mod error;
 mod functions;
 mod limits;
+mod memory;
 pub mod metadata;
 mod pinning;
 mod planning;
@@ -20,6 +21,7 @@ mod repeat;
 mod runtime;
 pub mod session;
 pub mod settings;
+mod spill;
 mod statement;
 mod system;
 #[cfg(test)]

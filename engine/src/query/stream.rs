@@ -14,13 +14,15 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use featureflight_catalog::{Error, Kind, Result};
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::PinnedQuery;
+use super::admission::Permit;
 use super::life::{Running, Token};
 use crate::boundary::Outlet;
+use crate::memory;
 
 /// Batches computed ahead of the reader.
 const AHEAD: usize = 2;
@@ -76,7 +78,7 @@ pub(crate) struct Run {
     pub(crate) query: Arc<PinnedQuery>,
     pub(crate) rows: Rows,
     pub(crate) token: Token<Running>,
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permit: Permit,
     pub(crate) deadline: Option<Instant>,
 }
 
@@ -145,9 +147,10 @@ async fn pump(
 ) -> Result<Ended> {
     let mut batches = match rows {
         Rows::Ready(batch) => futures::stream::once(async { Ok(batch) }).boxed(),
-        Rows::Plan(plan, context) => execute_stream(plan, context)
-            .map_err(crate::error::classify)?
-            .boxed(),
+        Rows::Plan(plan, context) => {
+            let batches = execute_stream(plan, Arc::clone(&context));
+            memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
+        }
     };
     let expiry = expiry(deadline);
     tokio::pin!(expiry);

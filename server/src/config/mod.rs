@@ -47,7 +47,10 @@ pub struct ServerConfig {
     pub max_streams: u32,
     /// Sessions named by a bearer or a cookie.
     pub max_sessions: usize,
-    /// A client that takes nothing from its result for this long loses it.
+    /// How long a client may take to open HTTP/2 on its connection.
+    pub handshake_timeout: Span,
+    /// A client that takes nothing from its result, or sends nothing of its request, for this long
+    /// loses the call.
     pub stall_timeout: Span,
     /// How long running calls may go on after the server was told to stop.
     pub shutdown_grace: Span,
@@ -64,6 +67,7 @@ impl Default for ServerConfig {
             max_connections: 512,
             max_streams: 64,
             max_sessions: 10_000,
+            handshake_timeout: Span::from_secs(10),
             stall_timeout: Span::from_secs(5 * 60),
             shutdown_grace: Span::from_secs(10),
         }
@@ -131,6 +135,9 @@ pub struct EngineConfig {
     pub footer_cache: Bytes,
     /// Memory all queries share. Half of the machine's by default.
     pub memory_limit: Bytes,
+    /// Memory of the whole process: beyond it the largest query is given up. Seven eighths of the
+    /// machine's by default.
+    pub process_memory_limit: Bytes,
     /// The system's temporary directory when absent.
     pub spill_directory: Option<PathBuf>,
     pub spill_limit: Bytes,
@@ -140,6 +147,8 @@ pub struct EngineConfig {
     pub max_sql: Bytes,
     pub max_running_queries: usize,
     pub max_queued_queries: usize,
+    /// Longest planning of one statement, listings included.
+    pub planning_timeout: Span,
     /// 0 lets queries run for ever.
     pub query_timeout: Span,
     /// A system-time cut younger than this may still gain rows, and is flagged.
@@ -153,13 +162,15 @@ impl Default for EngineConfig {
             list_cache_ttl: Span::from_secs(30),
             footer_cache: Bytes(256 << 20),
             memory_limit: Bytes(machine::memory_bytes() / 2),
+            process_memory_limit: Bytes(machine::memory_bytes() / 8 * 7),
             spill_directory: None,
             spill_limit: Bytes(8 << 30),
             target_partitions: machine::threads(),
             max_sql: Bytes(256 << 10),
             max_running_queries: 2 * machine::threads().max(4),
             max_queued_queries: 64,
-            query_timeout: Span::from_secs(0),
+            planning_timeout: Span::from_secs(2 * 60),
+            query_timeout: Span::from_secs(60 * 60),
             settling_time: Span::from_secs(20 * 60),
             idle_session_timeout: Span::from_secs(60 * 60),
         }
