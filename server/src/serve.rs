@@ -18,6 +18,7 @@ use tonic::transport::Server;
 use crate::config::{Config, ServerConfig};
 use crate::flight::FlightServer;
 use crate::listen;
+use crate::progress::ProgressLayer;
 use crate::sessions::Sessions;
 use crate::start::{self, Background};
 
@@ -165,7 +166,10 @@ fn serve_on(
     let incoming = listen::incoming(
         listener,
         Arc::clone(&sessions),
-        config.max_connections,
+        listen::Limits {
+            connections: config.max_connections,
+            opening: config.handshake_timeout.0,
+        },
         cut.clone(),
     );
     let server = Server::builder()
@@ -173,6 +177,7 @@ fn serve_on(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .layer(ProgressLayer::new(config.stall_timeout.0))
         .add_service(FlightServiceServer::new(flight))
         .serve_with_incoming_shutdown(incoming, told_to_stop(stop.subscribe()));
 

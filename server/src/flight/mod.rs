@@ -17,6 +17,7 @@ mod encode;
 mod foreign_keys;
 mod handle;
 mod handshake;
+mod ipc_check;
 mod outgoing;
 mod parameters;
 mod pattern;

@@ -1,21 +1,11 @@
-//! Parameters bound by `DoPut`: one row of Arrow data, checked before Arrow decodes it.
-//!
-//! arrow-ipc trusts what a message says about itself: a small one can make it allocate a terabyte
-//! (the length in front of a compressed buffer) or panic (a field without a type). So each message
-//! is verified here first, and decoding cannot end more than this call.
+//! Parameters bound by `DoPut`: one row of Arrow data.
 
 #[cfg(test)]
 mod tests;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use arrow::array::RecordBatch;
-use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
-use arrow::ipc::convert::fb_to_schema;
-use arrow::ipc::reader::{StreamReader, read_record_batch};
+use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
-use arrow::ipc::{Field, MessageHeader, Type, root_as_message};
 use arrow_flight::FlightData;
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::{Error, Kind, Result};
@@ -23,10 +13,10 @@ use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::bytes::Bytes;
 
+use super::ipc_check::{Decoded, Decoder};
+
 /// All parameters of one statement together.
 const MAX_BYTES: usize = 1 << 20;
-const MAX_COLUMNS: usize = 2_500;
-const MAX_DEPTH: usize = 16;
 
 /// The row a client sends, or `None` when it sends no row.
 ///
@@ -36,7 +26,7 @@ const MAX_DEPTH: usize = 16;
 pub(super) async fn receive(
     mut messages: BoxStream<'static, Result<FlightData>>,
 ) -> Result<Option<RecordBatch>> {
-    let mut schema: Option<SchemaRef> = None;
+    let mut decoder = Decoder::new("the bound parameters");
     let mut row: Option<RecordBatch> = None;
     let mut bytes = 0;
     while let Some(message) = messages.next().await {
@@ -48,14 +38,8 @@ pub(super) async fn receive(
                 format!("the parameters of a statement may take at most {MAX_BYTES} bytes"),
             ));
         }
-        // A descriptor alone, or a keep-alive.
-        if message.data_header.is_empty() {
-            continue;
-        }
-        let decoded = catch_unwind(AssertUnwindSafe(|| decode(&message, schema.as_ref())));
-        match decoded.unwrap_or_else(|_| Err(malformed("Arrow cannot decode it")))? {
-            Decoded::Schema(found) if schema.is_none() => schema = Some(found),
-            Decoded::Schema(_) => return Err(malformed("it has two schemas")),
+        match decoder.decode(&message)? {
+            Decoded::Schema(_) | Decoded::Nothing => {}
             Decoded::Batch(batch) if batch.num_rows() == 0 => {}
             Decoded::Batch(batch) if row.is_none() && batch.num_rows() == 1 => row = Some(batch),
             Decoded::Batch(_) => {
@@ -67,89 +51,6 @@ pub(super) async fn receive(
         }
     }
     Ok(row)
-}
-
-enum Decoded {
-    Schema(SchemaRef),
-    Batch(RecordBatch),
-}
-
-fn decode(message: &FlightData, schema: Option<&SchemaRef>) -> Result<Decoded> {
-    let header = root_as_message(&message.data_header)
-        .map_err(|_| malformed("its header is not an Arrow message"))?;
-    match header.header_type() {
-        MessageHeader::Schema => {
-            let schema = header
-                .header_as_schema()
-                .ok_or_else(|| malformed("it has no schema"))?;
-            let fields = schema
-                .fields()
-                .ok_or_else(|| malformed("its schema has no fields"))?;
-            if fields.len() > MAX_COLUMNS {
-                return Err(malformed("it has too many columns"));
-            }
-            fields.iter().try_for_each(|field| check_field(&field, 0))?;
-            Ok(Decoded::Schema(fb_to_schema(schema).into()))
-        }
-        MessageHeader::RecordBatch => {
-            let schema = schema.ok_or_else(|| malformed("rows come before the schema"))?;
-            let batch = header
-                .header_as_record_batch()
-                .ok_or_else(|| malformed("it has no rows"))?;
-            if batch.compression().is_some() {
-                return Err(malformed("it is compressed; send parameters uncompressed"));
-            }
-            let body = message.data_body.len();
-            let inside = batch.buffers().is_none_or(|buffers| {
-                buffers.iter().all(|buffer| {
-                    let end = buffer.offset().checked_add(buffer.length());
-                    buffer.offset() >= 0
-                        && buffer.length() >= 0
-                        && end
-                            .and_then(|end| usize::try_from(end).ok())
-                            .is_some_and(|e| e <= body)
-                })
-            });
-            if !inside || batch.length() < 0 {
-                return Err(malformed("its buffers lie outside of it"));
-            }
-            read_record_batch(
-                &Buffer::from(message.data_body.as_ref()),
-                batch,
-                SchemaRef::clone(schema),
-                &std::collections::HashMap::new(),
-                None,
-                &header.version(),
-            )
-            .map(Decoded::Batch)
-            .map_err(|error| malformed(&error.to_string()))
-        }
-        MessageHeader::DictionaryBatch => {
-            Err(malformed("it is dictionary-encoded; send plain columns"))
-        }
-        _ => Err(malformed("it is neither a schema nor rows")),
-    }
-}
-
-fn check_field(field: &Field<'_>, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(malformed("its types nest too deeply"));
-    }
-    if field.type_type() == Type::NONE || field.type_type().variant_name().is_none() {
-        return Err(malformed("a field has no type Arrow knows"));
-    }
-    if field.dictionary().is_some() {
-        return Err(malformed("it is dictionary-encoded; send plain columns"));
-    }
-    let children = field.children();
-    children
-        .iter()
-        .flatten()
-        .try_for_each(|child| check_field(&child, depth + 1))
-}
-
-fn malformed(why: &str) -> Error {
-    Error::invalid(format!("the bound parameters cannot be read: {why}"))
 }
 
 /// One value per column of a one-row batch.
