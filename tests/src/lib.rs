@@ -8,6 +8,7 @@
 )]
 
 pub mod fake_aws;
+pub mod faults;
 pub mod warehouse;
 
 use std::path::Path;

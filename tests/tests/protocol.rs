@@ -12,6 +12,7 @@ mod protocol {
     mod catalog_calls;
     pub(crate) mod client;
     mod errors;
+    mod faults;
     mod lifecycle;
     mod prepared;
     mod sessions;
