@@ -9,6 +9,7 @@
 
 pub mod fake_aws;
 pub mod faults;
+pub mod fuzz;
 pub mod warehouse;
 
 use std::path::Path;

@@ -13,6 +13,7 @@ mod protocol {
     pub(crate) mod client;
     mod errors;
     mod faults;
+    mod fuzz;
     mod lifecycle;
     mod prepared;
     mod sessions;

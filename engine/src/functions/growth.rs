@@ -11,7 +11,7 @@ use datafusion::logical_expr::{
     Signature,
 };
 
-use super::{MAX_CALL_BYTES, MAX_VALUE_BYTES, too_large, width};
+use super::{MAX_CALL_BYTES, MAX_CONSTANT_BYTES, MAX_VALUE_BYTES, too_large, width};
 
 /// Most comparisons of one call, a few seconds of work that nothing can interrupt.
 const MAX_CALL_STEPS: u64 = 1 << 32;
@@ -153,6 +153,11 @@ fn pieces(rule: Rule, args: &ScalarFunctionArgs, name: &str) -> Result<Vec<(usiz
         let bytes = arguments.bytes(rule, row)?;
         if bytes > MAX_VALUE_BYTES {
             return Err(over(name));
+        }
+        if bytes > MAX_CONSTANT_BYTES && arguments.constant() {
+            return Err(too_large(format!(
+                "{name} would make a constant too large: the limit is {MAX_CONSTANT_BYTES} bytes"
+            )));
         }
         if total + bytes > MAX_CALL_BYTES {
             pieces.push((start, row - start));

@@ -26,6 +26,10 @@ pub(crate) use patterns::check as check_patterns;
 /// Most bytes of one value that a function makes.
 pub(crate) const MAX_VALUE_BYTES: u64 = 64 << 20;
 
+/// Most bytes of a value made of constants alone: it becomes a part of the plan, which is copied,
+/// compared and written out many times.
+pub(crate) const MAX_CONSTANT_BYTES: u64 = 4 << 20;
+
 /// Most bytes that one call makes, of all rows of a batch together.
 pub(crate) const MAX_CALL_BYTES: u64 = 512 << 20;
 

@@ -111,7 +111,6 @@ async fn readers_that_take_nothing_hold_nothing() {
         all_ended(&mut watcher).await;
         grown.push(child.resident_bytes().saturating_sub(before) >> 20);
     }
-    // What the first ones took is there for the next: nothing of it is held.
     println!("20 silent readers more each time: +{grown:?} MiB");
     assert!(
         grown[2] < 100,
@@ -176,7 +175,9 @@ async fn floods_leave_the_server_as_it_was() {
         match refused.code() {
             Code::ResourceExhausted => assert!(refused.message().contains("try again in")),
             // More were executed than tickets are kept, before they were fetched.
-            code => assert_eq!(code, Code::Aborted, "{refused}"),
+            Code::Aborted => {}
+            // HTTP/2's own word for a stream too many.
+            code => assert_eq!(code, Code::Unavailable, "{refused}"),
         }
     }
     assert!(good > 100, "{good}");
