@@ -15,6 +15,7 @@ use featureflight_catalog::scan::versions::FileReader;
 use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
+use crate::executor::Executor;
 use crate::memory::Memory;
 use crate::metadata::Browse;
 use crate::pinning;
@@ -108,6 +109,7 @@ pub(crate) struct Core {
     pub(crate) planning: Planning,
     pub(crate) admission: Admission,
     pub(crate) memory: Memory,
+    pub(crate) executor: Executor,
     /// Last, so that what uses it is gone before.
     _spill: SpillDirectory,
 }
@@ -139,6 +141,7 @@ impl Engine {
                 options.max_queued_queries,
             ),
             memory,
+            executor: Executor::new(options.max_running_queries, options.target_partitions)?,
             options: options.clone(),
             _spill: spill,
         });
@@ -238,13 +241,14 @@ impl Engine {
         match admitted.await {
             Ok((permit, rows)) => {
                 let (query, token) = (Arc::clone(query), token.permitted());
-                Ok(crate::query::start(Run {
+                let run = Run {
                     query,
                     rows,
                     token,
                     permit,
                     deadline,
-                }))
+                };
+                Ok(crate::query::start(run, &self.core.executor))
             }
             Err(error) => Err(token.fail(error)),
         }

@@ -10,6 +10,7 @@ mod catalogs;
 mod effects;
 pub mod engine;
 pub mod error;
+mod executor;
 mod functions;
 mod limits;
 mod memory;

@@ -22,6 +22,7 @@ use super::PinnedQuery;
 use super::admission::Permit;
 use super::life::{Running, Token};
 use crate::boundary::Outlet;
+use crate::executor::Executor;
 use crate::memory;
 
 /// Batches computed ahead of the reader.
@@ -88,7 +89,7 @@ pub(crate) enum Rows {
 }
 
 /// Starts the task of a run.
-pub(crate) fn start(run: Run) -> ResultStream {
+pub(crate) fn start(run: Run, executor: &Executor) -> ResultStream {
     let (sender, messages) = mpsc::channel(AHEAD);
     let schema = Arc::clone(&run.query.schema);
     let plan = match &run.rows {
@@ -96,7 +97,7 @@ pub(crate) fn start(run: Run) -> ResultStream {
         Rows::Plan(plan, _) => Some(Arc::clone(plan)),
     };
     // The line at the query's end belongs to the call that asked for it.
-    tokio::spawn(drive(run, sender).in_current_span());
+    executor.spawn(drive(run, sender).in_current_span());
     ResultStream {
         schema,
         plan,
