@@ -112,8 +112,9 @@ async fn readers_that_take_nothing_hold_nothing() {
         grown.push(child.resident_bytes().saturating_sub(before) >> 20);
     }
     println!("20 silent readers more each time: +{grown:?} MiB");
+    // Some megabytes of each are on their way out, in buffers of HTTP/2.
     assert!(
-        grown[2] < 100,
+        grown[2] < 20 * 8,
         "+{grown:?} MiB for readers that read nothing"
     );
     // What they find when they look again is an error, not an end.
