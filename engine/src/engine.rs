@@ -16,6 +16,8 @@ use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
 use crate::caller::Caller;
+use crate::executor::Executor;
+use crate::memory::Memory;
 use crate::metadata::Browse;
 use crate::pinning;
 use crate::planning::Planning;
@@ -24,9 +26,7 @@ use crate::query::life::Token;
 use crate::query::{
     Limit, PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source, stopped,
 };
-
-/// How long one statement may plan, listings included, where the query timeout is not shorter.
-const PLANNING_TIMEOUT: Duration = Duration::from_mins(2);
+use crate::spill::SpillDirectory;
 
 /// Limits and times, each with a sane default.
 #[derive(Debug, Clone)]
@@ -38,6 +38,8 @@ pub struct EngineOptions {
     pub read: ReadSettings,
     /// Memory all queries share.
     pub memory_limit_bytes: usize,
+    /// Memory of the whole process: beyond it the largest query is given up.
+    pub process_memory_limit_bytes: u64,
     /// Where intermediate results go that do not fit in memory; the system's temporary directory
     /// if absent.
     pub spill_directory: Option<PathBuf>,
@@ -51,6 +53,8 @@ pub struct EngineOptions {
     /// Rows and bytes of all temporary tables of one session.
     pub max_upload_rows: u64,
     pub max_upload_bytes: u64,
+    /// How long one statement may plan, listings included, where the query timeout is not shorter.
+    pub planning_timeout: Duration,
     pub query_timeout: Option<Duration>,
     /// A system-time cut younger than this may still gain rows.
     pub settling_time: Duration,
@@ -65,6 +69,7 @@ impl Default for EngineOptions {
             footer_cache_bytes: 64 << 20,
             read: ReadSettings::default(),
             memory_limit_bytes: 2 << 30,
+            process_memory_limit_bytes: 8 << 30,
             spill_directory: None,
             spill_limit_bytes: 50 << 30,
             target_partitions: cores,
@@ -73,6 +78,7 @@ impl Default for EngineOptions {
             max_queued_queries: 128,
             max_upload_rows: 100_000_000,
             max_upload_bytes: 1 << 30,
+            planning_timeout: Duration::from_mins(2),
             query_timeout: Some(Duration::from_hours(1)),
             settling_time: Duration::from_mins(20),
             idle_session_timeout: Duration::from_hours(1),
@@ -112,27 +118,44 @@ pub(crate) struct Core {
     pub(crate) browse: Arc<Browse>,
     pub(crate) planning: Planning,
     pub(crate) admission: Admission,
+    pub(crate) memory: Memory,
+    pub(crate) executor: Executor,
+    /// Last, so that what uses it is gone before.
+    _spill: SpillDirectory,
 }
 
 impl Engine {
     /// # Errors
-    /// `Unavailable` when the spill directory cannot be made.
+    /// `Unavailable` when the spill directory cannot be made, `ResourceExhausted` when there is no
+    /// thread left.
     pub fn new(catalog: Arc<Catalog>, options: EngineOptions) -> Result<Arc<Self>> {
         let threads = (options.target_partitions * 2).max(8);
         let lister = Arc::new(Lister::new(options.list_cache_ttl));
         let reader = FileReader::new(options.footer_cache_bytes)
             .with_settings(options.read)
             .correcting(&lister);
+        let spill = SpillDirectory::make(options.spill_directory.as_deref())?;
+        let memory = Memory::new(
+            options.memory_limit_bytes,
+            options.process_memory_limit_bytes,
+        )?;
         let core = Arc::new(Core {
             catalog: Arc::clone(&catalog),
-            base: crate::runtime::base_state(&options)?,
+            base: crate::runtime::base_state(&options, spill.path())?,
             lister,
             reader: Arc::new(reader),
             queries: Arc::default(),
             browse: Arc::default(),
-            planning: Planning::new(threads),
-            admission: Admission::new(options.max_running_queries, options.max_queued_queries),
+            planning: Planning::new(threads, options.max_queued_queries.max(threads)),
+            admission: Admission::new(
+                "runs",
+                options.max_running_queries,
+                options.max_queued_queries,
+            ),
+            memory,
+            executor: Executor::new(options.max_running_queries, options.target_partitions)?,
             options: options.clone(),
+            _spill: spill,
         });
         // The first client to browse should not wait for every column of every group.
         core.browse.relations(&catalog.snapshot());
@@ -255,14 +278,15 @@ impl Engine {
         match admitted {
             Ok((permit, queued_ms, rows)) => {
                 let (query, token) = (Arc::clone(query), token.permitted(rows.plan()));
-                Ok(crate::query::start(Run {
+                let run = Run {
                     query,
                     rows,
                     token,
                     permit,
                     limit,
                     queued_ms,
-                }))
+                };
+                Ok(crate::query::start(run, &self.core.executor))
             }
             Err(error) => Err(token.fail(error)),
         }
@@ -285,7 +309,7 @@ impl Engine {
                 .run(self.planning_limit(None), work)
                 .await?
         };
-        let context = plan.state.task_ctx();
+        let context = self.core.memory.context(&plan.state)?;
         Ok(match slice {
             Some(slice) if query.slices > 1 => Rows::Slice(physical, context, slice),
             _ => Rows::Plan(physical, context),
@@ -314,10 +338,13 @@ impl Engine {
                 .map(|at| at.saturating_duration_since(Instant::now()));
             [left, caller.view().settings.query_timeout]
         });
-        [Some(PLANNING_TIMEOUT), self.options.query_timeout]
-            .into_iter()
-            .chain(of_caller)
-            .flatten()
-            .min()
+        [
+            Some(self.options.planning_timeout),
+            self.options.query_timeout,
+        ]
+        .into_iter()
+        .chain(of_caller)
+        .flatten()
+        .min()
     }
 }

@@ -56,6 +56,9 @@ fn from_datafusion(error: DataFusionError) -> Error {
 /// A shared error cannot be taken apart; what its root says is enough to know its kind.
 fn from_shared(error: &Arc<DataFusionError>) -> Error {
     match error.find_root() {
+        DataFusionError::ArrowError(inner, _) if is_spill_quota(inner) => {
+            exhausted(&inner.to_string())
+        }
         DataFusionError::ArrowError(inner, _) => {
             let kind = arrow_kind(inner);
             Error::new(kind, first_lower(&inner.to_string()))
@@ -78,6 +81,7 @@ fn from_shared(error: &Arc<DataFusionError>) -> Error {
 pub(crate) fn from_arrow(error: ArrowError) -> Error {
     match error {
         ArrowError::ExternalError(inner) => from_external(inner),
+        other if is_spill_quota(&other) => exhausted(&other.to_string()),
         ArrowError::IoError(_, inner) => from_io(inner),
         other => match arrow_kind(&other) {
             Kind::Internal => internal(other),
@@ -109,6 +113,11 @@ fn arrow_kind(error: &ArrowError) -> Kind {
         | ArrowError::IpcError(_)
         | ArrowError::CDataInterface(_) => Kind::Internal,
     }
+}
+
+/// `DataFusion` reports the end of its spill quota from inside a writer, as an error of that.
+fn is_spill_quota(error: &ArrowError) -> bool {
+    matches!(error, ArrowError::IoError(message, _) if message.contains("The used disk space"))
 }
 
 /// Arrow's messages without the name of the variant in front.
@@ -291,6 +300,11 @@ mod tests {
         let torn = ParquetError::EOF("footer".into());
         assert_eq!(kind(E::External(Box::new(torn))), Kind::DataLoss);
         assert_eq!(kind(E::Collection(vec![])), Kind::Internal);
+        let quota = "The used disk space during the spilling process has exceeded the limit";
+        let quota = || ArrowError::IoError(quota.into(), io::Error::other(quota));
+        assert_eq!(from_arrow(quota()).kind, Kind::ResourceExhausted);
+        let shared = E::Shared(Arc::new(E::ArrowError(Box::new(quota()), None)));
+        assert_eq!(kind(shared), Kind::ResourceExhausted);
         let full = io::Error::from(io::ErrorKind::StorageFull);
         assert_eq!(kind(E::IoError(full)), Kind::ResourceExhausted);
     }

@@ -103,6 +103,7 @@ impl Ground {
         let planned =
             featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
         limits::check_size(&planned.plan)?;
+        crate::functions::check_patterns(&planned.plan).map_err(classify)?;
         Ok(planned)
     }
 }

@@ -10,13 +10,14 @@
 use std::any::Any;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::time::Duration;
 
 use featureflight_catalog::{Error, Kind, Result};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
+
+use crate::query::admission::Admission;
 
 /// Frames of unoptimized builds are several times larger. Only pages that are touched are real.
 const STACK_BYTES: usize = if cfg!(debug_assertions) {
@@ -28,22 +29,22 @@ const STACK_BYTES: usize = if cfg!(debug_assertions) {
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Planning {
-    permits: Arc<Semaphore>,
+    admission: Admission,
 }
 
 impl Planning {
-    /// At most `threads` statements are planned at once; more wait.
-    pub(crate) fn new(threads: usize) -> Self {
+    /// At most `threads` statements are planned at once; `queue` more wait.
+    pub(crate) fn new(threads: usize, queue: usize) -> Self {
         Self {
-            permits: Arc::new(Semaphore::new(threads.max(1))),
+            admission: Admission::new("plans", threads, queue),
         }
     }
 
     /// Runs the future that `work` makes on a planning thread.
     ///
     /// # Errors
-    /// Those of the future; `DeadlineExceeded` after `limit`, waiting for a thread included;
-    /// `Internal` when it panicked.
+    /// Those of the future; `ResourceExhausted` when too many wait already; `DeadlineExceeded` after
+    /// `limit`, waiting for a thread included; `Internal` when it panicked.
     pub(crate) async fn run<T, F, Fut>(&self, limit: Option<Duration>, work: F) -> Result<T>
     where
         T: Send + 'static,
@@ -72,10 +73,7 @@ impl Planning {
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T>>,
     {
-        let permit = Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(crate::error::internal)?;
+        let permit = self.admission.admit().await?;
         let runtime = Handle::current();
         let (sender, receiver) = oneshot::channel();
         let cancelled = CancellationToken::new();
@@ -124,6 +122,7 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     fn depth(n: u32) -> u32 {
@@ -137,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn recursion_has_room() {
-        let planning = Planning::new(1);
+        let planning = Planning::new(1, 8);
         let deep = planning
             .run(None, || async { Ok(depth(5_000)) })
             .await
@@ -147,7 +146,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_is_an_internal_error() {
-        let planning = Planning::new(1);
+        let planning = Planning::new(1, 8);
         let error = planning
             .run::<(), _, _>(None, || async { panic!("boom") })
             .await
@@ -161,7 +160,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_caller_stops_waiting_and_the_work_ends_at_its_next_await() {
-        let planning = Planning::new(1);
+        let planning = Planning::new(1, 8);
         let reached = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&reached);
         let error = planning

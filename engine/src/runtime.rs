@@ -1,12 +1,13 @@
-//! What queries run in: one memory pool, one spill directory with a quota, no object store that SQL
-//! could name, and a session state that every statement starts from.
+//! What queries run in: one spill directory with a quota, no object store that SQL could name, and a
+//! session state that every statement starts from. Memory is granted to each run, see
+//! [`memory`](crate::memory).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
@@ -20,17 +21,11 @@ use crate::engine::EngineOptions;
 use crate::metadata::CATALOG;
 use crate::session::DEFAULT_SCHEMA;
 
-/// How many consumers an error of the memory pool names, for the log.
-const NAMED_CONSUMERS: std::num::NonZeroUsize = match std::num::NonZeroUsize::new(5) {
-    Some(count) => count,
-    None => std::num::NonZeroUsize::MIN,
-};
-
-/// The state every statement starts from.
+/// The state every statement starts from, which spills to `spill`.
 ///
 /// # Errors
-/// `Unavailable` when the spill directory cannot be made.
-pub(crate) fn base_state(options: &EngineOptions) -> Result<SessionState> {
+/// `Unavailable` when the spill directory cannot be used.
+pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<SessionState> {
     let mut config = SessionConfig::new()
         .with_default_catalog_and_schema(CATALOG, DEFAULT_SCHEMA)
         .with_create_default_catalog_and_schema(false)
@@ -47,30 +42,24 @@ pub(crate) fn base_state(options: &EngineOptions) -> Result<SessionState> {
         .optimizer
         .hash_join_inlist_pushdown_max_distinct_values = 1 << 16;
     settings.optimizer.hash_join_inlist_pushdown_max_size = 8 << 20;
-    let builder = SessionStateBuilder::new()
+    let mut builder = SessionStateBuilder::new()
         .with_config(config)
-        .with_runtime_env(Arc::new(runtime_env(options)?))
+        .with_runtime_env(Arc::new(runtime_env(options, spill)?))
         .with_default_features()
         .with_physical_optimizer_rule(Arc::new(YieldAboveAmplifiers));
+    // The first that knows an expression plans it.
+    let planners = builder.expr_planners().get_or_insert_default();
+    planners.insert(0, Arc::new(crate::functions::StructLiterals::new()));
     let mut state = featureflight_udf::planner::extend(builder).build();
     crate::functions::guard(&mut state)?;
     Ok(state)
 }
 
-fn runtime_env(options: &EngineOptions) -> Result<RuntimeEnv> {
-    let mode = match &options.spill_directory {
-        Some(directory) => DiskManagerMode::Directories(vec![directory.clone()]),
-        None => DiskManagerMode::OsTmpDirectory,
-    };
+fn runtime_env(options: &EngineOptions, spill: &Path) -> Result<RuntimeEnv> {
     let disk = DiskManagerBuilder::default()
-        .with_mode(mode)
+        .with_mode(DiskManagerMode::Directories(vec![spill.to_path_buf()]))
         .with_max_temp_directory_size(options.spill_limit_bytes);
-    let pool = TrackConsumersPool::new(
-        FairSpillPool::new(options.memory_limit_bytes),
-        NAMED_CONSUMERS,
-    );
     RuntimeEnvBuilder::new()
-        .with_memory_pool(Arc::new(pool))
         .with_disk_manager_builder(disk)
         .with_object_store_registry(Arc::new(NoStores))
         .build()

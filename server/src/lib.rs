@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 mod flight;
 mod listen;
+mod progress;
 pub mod serve;
 mod sessions;
 mod signing;

@@ -13,6 +13,7 @@ use futures::Stream;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Sleep;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::transport::server::Connected;
 
@@ -20,6 +21,18 @@ use crate::sessions::Sessions;
 
 /// After a failed accept (no file descriptors left, for one) the loop rests before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Bytes that open an HTTP/2 connection. Until they came nothing else watches the client.
+const PREFACE_BYTES: usize = 24;
+
+/// What the accept loop allows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at a time.
+    pub(crate) connections: usize,
+    /// How long a client may take to open HTTP/2 on its connection.
+    pub(crate) opening: Duration,
+}
 
 /// What handlers know of the connection a call came by.
 #[derive(Debug, Clone, Copy)]
@@ -32,9 +45,17 @@ pub(crate) struct ConnectionInfo {
 /// An accepted connection.
 pub(crate) struct Connection {
     stream: TcpStream,
+    /// Until the client has spoken.
+    opening: Option<Opening>,
     /// Breaks the connection off when the server's grace period is over.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     end: ConnectionEnd,
+}
+
+/// What is still missing of a client's first words, and when they are due.
+struct Opening {
+    missing: usize,
+    due: Pin<Box<Sleep>>,
 }
 
 /// Runs when the connection's last byte was read or written.
@@ -50,16 +71,16 @@ impl Drop for ConnectionEnd {
     }
 }
 
-/// The connections of `listener`, at most `max` at a time: one more is closed at once, which a
-/// client sees as unavailable, rather than left waiting.
+/// The connections of `listener`. One more than allowed is closed at once, which a client sees as
+/// unavailable, rather than left waiting.
 pub(crate) fn incoming(
     listener: TcpListener,
     sessions: Arc<Sessions>,
-    max: usize,
+    limits: Limits,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-    let permits = Arc::new(Semaphore::new(max));
+    let permits = Arc::new(Semaphore::new(limits.connections));
     async_stream::stream! {
         loop {
             let (stream, peer) = match listener.accept().await {
@@ -71,7 +92,7 @@ pub(crate) fn incoming(
                 }
             };
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                tracing::warn!(%peer, max, "too many connections; closed the newest");
+                tracing::warn!(%peer, max = limits.connections, "too many connections; closed the newest");
                 continue;
             };
             if let Err(error) = stream.set_nodelay(true) {
@@ -81,6 +102,10 @@ pub(crate) fn incoming(
             let info = ConnectionInfo { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), peer };
             yield Ok(Connection {
                 stream,
+                opening: Some(Opening {
+                    missing: PREFACE_BYTES,
+                    due: Box::pin(tokio::time::sleep(limits.opening)),
+                }),
                 cut: Box::pin(cut.clone().cancelled_owned()),
                 end: ConnectionEnd { info, sessions: Arc::clone(&sessions), _permit: permit },
             });
@@ -105,7 +130,20 @@ impl AsyncRead for Connection {
         if self.cut.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        let this = &mut *self;
+        if let Some(opening) = &mut this.opening {
+            opening.missing = opening
+                .missing
+                .saturating_sub(buffer.filled().len() - before);
+            if opening.missing == 0 {
+                this.opening = None;
+            } else if read.is_pending() && opening.due.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        read
     }
 }
 

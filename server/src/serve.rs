@@ -20,6 +20,7 @@ use crate::calls::Calls;
 use crate::config::{Config, ServerConfig};
 use crate::flight::FlightServer;
 use crate::listen;
+use crate::progress::ProgressLayer;
 use crate::sessions::Sessions;
 use crate::start::{self, Background};
 
@@ -178,7 +179,10 @@ fn serve_on(
     let incoming = listen::incoming(
         listener,
         Arc::clone(&sessions),
-        config.max_connections,
+        listen::Limits {
+            connections: config.max_connections,
+            opening: config.handshake_timeout.0,
+        },
         cut.clone(),
     );
     let server = Server::builder()
@@ -186,6 +190,7 @@ fn serve_on(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .layer(ProgressLayer::new(config.stall_timeout.0))
         .add_service(health_service)
         .add_service(flight)
         .serve_with_incoming_shutdown(incoming, close.clone().cancelled_owned());

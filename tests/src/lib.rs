@@ -9,6 +9,8 @@
 
 pub mod fake_aws;
 pub mod fake_runtime;
+pub mod faults;
+pub mod fuzz;
 pub mod warehouse;
 
 use std::path::Path;

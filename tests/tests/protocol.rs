@@ -14,6 +14,8 @@ mod protocol {
     pub(crate) mod client;
     mod endpoints;
     mod errors;
+    mod faults;
+    mod fuzz;
     mod headers;
     mod lifecycle;
     mod options;

@@ -1,28 +1,72 @@
-//! How many queries run at once and how many may wait; the rest are refused at once.
+//! How many statements are at work at once and how many may wait; the rest are refused at once, with
+//! a guess when to come back.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use featureflight_catalog::{Error, Kind, Result};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+/// The guess is of this order.
+const LEAST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_mins(5);
+
 /// See the module.
 #[derive(Debug)]
 pub(crate) struct Admission {
+    /// What those admitted do: `runs`, `plans`.
+    does: &'static str,
     permits: Arc<Semaphore>,
     running: usize,
     waiting: AtomicUsize,
     queue: usize,
+    pace: Arc<Pace>,
+}
+
+/// How long a permit was held lately, in milliseconds; the newest count most.
+#[derive(Debug, Default)]
+struct Pace(AtomicU64);
+
+impl Pace {
+    fn ended(&self, held: Duration) {
+        let held = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        let mix = |mean: u64| Some(mean - mean / 8 + held / 8);
+        // Never fails: the closure always has a value.
+        let _ = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, mix);
+    }
+
+    fn mean(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::Acquire))
+    }
+}
+
+/// The right to be at work; given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _permit: OwnedSemaphorePermit,
+    since: Instant,
+    pace: Arc<Pace>,
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.pace.ended(self.since.elapsed());
+    }
 }
 
 impl Admission {
-    pub(crate) fn new(running: usize, queue: usize) -> Self {
+    pub(crate) fn new(does: &'static str, running: usize, queue: usize) -> Self {
         let running = running.clamp(1, Semaphore::MAX_PERMITS);
         Self {
+            does,
             permits: Arc::new(Semaphore::new(running)),
             running,
             waiting: AtomicUsize::new(0),
             queue,
+            pace: Arc::default(),
         }
     }
 
@@ -30,23 +74,34 @@ impl Admission {
     ///
     /// # Errors
     /// `ResourceExhausted` when the queue is full.
-    pub(crate) async fn admit(&self) -> Result<OwnedSemaphorePermit> {
+    pub(crate) async fn admit(&self) -> Result<Permit> {
         if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(permit);
+            return Ok(self.permit(permit));
         }
-        let _place = Place::take(&self.waiting, self.queue).ok_or_else(|| {
-            Error::new(
-                Kind::ResourceExhausted,
-                format!(
-                    "the server runs {} queries and {} wait: try again later",
-                    self.running, self.queue
-                ),
-            )
-        })?;
-        Arc::clone(&self.permits)
-            .acquire_owned()
-            .await
-            .map_err(crate::error::internal)
+        let _place = Place::take(&self.waiting, self.queue).ok_or_else(|| self.full())?;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
+        Ok(self.permit(permit.map_err(crate::error::internal)?))
+    }
+
+    fn permit(&self, permit: OwnedSemaphorePermit) -> Permit {
+        Permit {
+            _permit: permit,
+            since: Instant::now(),
+            pace: Arc::clone(&self.pace),
+        }
+    }
+
+    fn full(&self) -> Error {
+        let turns = u32::try_from(self.queue / self.running).unwrap_or(u32::MAX);
+        let wait = self.pace.mean().saturating_mul(turns.saturating_add(1));
+        let wait = wait.clamp(LEAST_WAIT, LONGEST_WAIT).as_secs();
+        Error::new(
+            Kind::ResourceExhausted,
+            format!(
+                "the server {} {} statements and {} wait: try again in {wait} s",
+                self.does, self.running, self.queue
+            ),
+        )
     }
 
     /// Permits not in use.
@@ -83,12 +138,13 @@ mod tests {
 
     #[tokio::test]
     async fn the_queue_is_bounded_and_places_come_back() {
-        let admission = Admission::new(1, 1);
+        let admission = Admission::new("runs", 1, 1);
         let first = admission.admit().await.unwrap();
         let mut second = Box::pin(admission.admit());
         assert!(second.as_mut().now_or_never().is_none());
         let third = admission.admit().await.unwrap_err();
         assert_eq!(third.kind, Kind::ResourceExhausted);
+        assert!(third.message.ends_with("try again in 1 s"), "{third}");
         drop(second);
         let mut fourth = Box::pin(admission.admit());
         assert!(
@@ -97,5 +153,17 @@ mod tests {
         );
         drop(first);
         assert!(fourth.await.is_ok());
+    }
+
+    #[test]
+    fn the_guess_follows_how_long_work_takes() {
+        let admission = Admission::new("runs", 2, 4);
+        for _ in 0..100 {
+            admission.pace.ended(Duration::from_secs(20));
+        }
+        let message = admission.full().message;
+        let seconds = message.split_whitespace().rev().nth(1).unwrap();
+        let seconds: u64 = seconds.parse().unwrap();
+        assert!((50..=60).contains(&seconds), "{message}");
     }
 }

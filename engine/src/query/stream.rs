@@ -15,13 +15,16 @@ use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use featureflight_catalog::{Error, Kind, Result};
 use futures::{FutureExt, Stream, StreamExt};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::PinnedQuery;
+use super::admission::Permit;
 use super::life::{Entry, Running, Token};
 use crate::boundary::Outlet;
+use crate::executor::Executor;
+use crate::memory;
 use crate::settings::{Setting, Settings};
 
 /// Batches computed ahead of the reader.
@@ -144,7 +147,7 @@ pub(crate) struct Run {
     pub(crate) query: Arc<PinnedQuery>,
     pub(crate) rows: Rows,
     pub(crate) token: Token<Running>,
-    pub(crate) permit: OwnedSemaphorePermit,
+    pub(crate) permit: Permit,
     pub(crate) limit: Limit,
     pub(crate) queued_ms: u64,
 }
@@ -174,13 +177,13 @@ impl Rows {
 }
 
 /// Starts the task of a run.
-pub(crate) fn start(run: Run) -> ResultStream {
+pub(crate) fn start(run: Run, executor: &Executor) -> ResultStream {
     let (sender, messages) = mpsc::channel(AHEAD);
     let schema = Arc::clone(&run.query.schema);
     let plan = run.rows.plan().cloned();
     let stats = Arc::new(RunStats::new(run.queued_ms));
     // The line at the query's end belongs to the call that asked for it.
-    tokio::spawn(drive(run, sender).in_current_span());
+    executor.spawn(drive(run, sender).in_current_span());
     ResultStream {
         schema,
         plan,
@@ -234,13 +237,14 @@ async fn pump(
     let outlet = Outlet::new(Arc::clone(&query.schema));
     let mut batches = match rows {
         Rows::Ready(batch) => futures::stream::once(async { Ok(batch) }).boxed(),
-        Rows::Plan(plan, context) => execute_stream(plan, context)
-            .map_err(crate::error::classify)?
-            .boxed(),
-        Rows::Slice(plan, context, partition) => plan
-            .execute(partition, context)
-            .map_err(crate::error::classify)?
-            .boxed(),
+        Rows::Plan(plan, context) => {
+            let batches = execute_stream(plan, Arc::clone(&context));
+            memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
+        }
+        Rows::Slice(plan, context, partition) => {
+            let batches = plan.execute(partition, Arc::clone(&context));
+            memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
+        }
     };
     let stopped = stopped(token.entry(), limit);
     tokio::pin!(stopped);

@@ -1,8 +1,10 @@
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use featureflight_catalog::Kind;
 
-use super::server;
+use super::{server, server_with};
+use crate::EngineOptions;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn long_chains_end_in_an_error_or_an_answer_and_never_the_process() {
@@ -171,8 +173,96 @@ async fn functions_that_make_much_of_little_are_bounded() {
 }
 
 #[tokio::test]
+async fn concatenation_is_what_the_operator_says() {
+    let server = server().await;
+    for (sql, expected) in [
+        ("SELECT 'a' || 'b' || 'c'", "abc"),
+        ("SELECT 'a' || 1 || true || 2.5", "a1true2.5"),
+        ("SELECT ('a' || NULL || 'b') IS NULL", "true"),
+        (
+            "SELECT customer_id || '/' || age FROM customers WHERE age = 31",
+            "c1/31",
+        ),
+        (
+            "SELECT 'a' || ('b' || customer_id) FROM customers WHERE age = 40",
+            "abc2",
+        ),
+        ("SELECT array_length([1] || [2, 3])", "3"),
+        ("SELECT array_length([1] || 2)", "2"),
+        (
+            "SELECT arrow_typeof(arrow_cast('a', 'Utf8View') || 'b')",
+            "Utf8View",
+        ),
+        (
+            "SELECT count(*) FROM customers GROUP BY customer_id || 'x' HAVING customer_id || 'x' = 'c1x'",
+            "1",
+        ),
+        ("SELECT 'aXb' ~ ('X' || 'b')", "true"),
+        (
+            "SELECT customer_id LIKE '%' || 1 FROM customers WHERE age = 31",
+            "true",
+        ),
+        (
+            "SELECT regexp_replace('aXbX', 'X', repeat('y', 2), 'g')",
+            "ayybyy",
+        ),
+        ("SELECT array_to_string([1, 2, 3], '-')", "1-2-3"),
+        ("SELECT array_length(array_resize([1], 3, 9))", "3"),
+        ("SELECT array_length(range(0, 10, 3))", "4"),
+        (
+            "SELECT array_length(generate_series(DATE '2026-01-01', DATE '2026-02-01', INTERVAL '1 day'))",
+            "32",
+        ),
+        ("SELECT levenshtein('kitten', 'sitting')", "3"),
+        ("SELECT to_char(DATE '2026-01-02', '%Y/%m')", "2026/01"),
+        ("SELECT struct(1, 'a')['c0']", "1"),
+        ("SELECT {'a': 7}['a']", "7"),
+        ("SELECT arrow_cast('1', 'Int8')", "1"),
+    ] {
+        assert_eq!(server.lines(sql).await, [expected], "{sql}");
+    }
+    assert_eq!(
+        server
+            .lines("SELECT length(repeat('x', value * 1000000)) FROM range(1, 4)")
+            .await,
+        ["1000000", "2000000", "3000000"]
+    );
+}
+
+/// Rows whose worst case is too much together are computed in pieces.
+#[tokio::test]
+async fn a_pessimistic_bound_does_not_refuse_what_stays_small() {
+    let server = server().await;
+    let sql = "SELECT count(*), sum(length(y)) FROM (SELECT \
+               regexp_replace(repeat('a', 20000) || value, 'b', repeat('z', 100), 'g') AS y \
+               FROM range(1000, 2000))";
+    assert_eq!(server.lines(sql).await, ["1000 20004000"]);
+}
+
+#[tokio::test]
 async fn a_text_too_long_is_refused() {
     let server = server().await;
     let sql = format!("SELECT '{}'", "x".repeat(300_000));
     assert_eq!(server.error(&sql).await.kind, Kind::ResourceExhausted);
+}
+
+/// The shape of apache/datafusion#24883: two aggregations, a repartition between them that spills.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repartitions_under_a_memory_limit_end() {
+    let sql = "SELECT g, count(DISTINCT trace) FROM \
+               (SELECT value % 7 AS g, repeat('x', 90) || value AS trace FROM range(40000)) \
+               GROUP BY g";
+    for attempt in 0..12_usize {
+        let options = EngineOptions {
+            memory_limit_bytes: (3 + attempt) << 20,
+            target_partitions: 2,
+            ..EngineOptions::default()
+        };
+        let server = server_with(options).await;
+        let outcome = tokio::time::timeout(Duration::from_secs(60), server.rows(sql)).await;
+        match outcome.expect("it ends") {
+            Ok(_) => {}
+            Err(error) => assert_eq!(error.kind, Kind::ResourceExhausted, "{error}"),
+        }
+    }
 }

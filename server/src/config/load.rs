@@ -165,6 +165,15 @@ impl Config {
                 return refuse(&format!("{name} must be at least 1"));
             }
         }
+        for (name, value) in [
+            ("server.handshake_timeout", self.server.handshake_timeout),
+            ("server.stall_timeout", self.server.stall_timeout),
+            ("engine.planning_timeout", self.engine.planning_timeout),
+        ] {
+            if value.0.is_zero() {
+                return refuse(&format!("{name} must be longer than 0"));
+            }
+        }
         Ok(())
     }
 

@@ -47,7 +47,10 @@ pub struct ServerConfig {
     pub max_streams: u32,
     /// Sessions named by a bearer or a cookie.
     pub max_sessions: usize,
-    /// A client that takes nothing from its result for this long loses it.
+    /// How long a client may take to open HTTP/2 on its connection.
+    pub handshake_timeout: Span,
+    /// A client that takes nothing from its result, or sends nothing of its request, for this long
+    /// loses the call.
     pub stall_timeout: Span,
     /// Where clients can fetch results, as a Flight location (`grpc+tcp://host:port`); when absent
     /// they use the connection they have.
@@ -71,6 +74,7 @@ impl Default for ServerConfig {
             max_connections: 512,
             max_streams: 64,
             max_sessions: 10_000,
+            handshake_timeout: Span::from_secs(10),
             stall_timeout: Span::from_secs(5 * 60),
             advertised_address: None,
             keep_alive: Span::from_secs(20),
@@ -145,6 +149,9 @@ pub struct EngineConfig {
     pub read_ahead: Bytes,
     /// Memory all queries share. Half of the machine's by default.
     pub memory_limit: Bytes,
+    /// Memory of the whole process: beyond it the largest query is given up. Seven eighths of the
+    /// machine's by default.
+    pub process_memory_limit: Bytes,
     /// The system's temporary directory when absent.
     pub spill_directory: Option<PathBuf>,
     pub spill_limit: Bytes,
@@ -157,6 +164,8 @@ pub struct EngineConfig {
     /// All temporary tables of one session.
     pub max_upload: Bytes,
     pub max_upload_rows: u64,
+    /// Longest planning of one statement, listings included.
+    pub planning_timeout: Span,
     /// 0 lets queries run for ever.
     pub query_timeout: Span,
     /// A system-time cut younger than this may still gain rows, and is flagged.
@@ -172,6 +181,7 @@ impl Default for EngineConfig {
             requests_in_flight: 32,
             read_ahead: Bytes(32 << 20),
             memory_limit: Bytes(machine::memory_bytes() / 2),
+            process_memory_limit: Bytes(machine::memory_bytes() / 8 * 7),
             spill_directory: None,
             spill_limit: Bytes(8 << 30),
             target_partitions: machine::threads(),
@@ -180,7 +190,8 @@ impl Default for EngineConfig {
             max_queued_queries: 64,
             max_upload: Bytes(1 << 30),
             max_upload_rows: 100_000_000,
-            query_timeout: Span::from_secs(0),
+            planning_timeout: Span::from_secs(2 * 60),
+            query_timeout: Span::from_secs(60 * 60),
             settling_time: Span::from_secs(20 * 60),
             idle_session_timeout: Span::from_secs(60 * 60),
         }

@@ -1,9 +1,14 @@
 //! Arrow data of a client, checked before Arrow decodes it.
 //!
 //! arrow-ipc trusts what a message says about itself: a small one can make it allocate a terabyte
-//! (the length in front of a compressed buffer) or panic (a field without a type). So each message
-//! is verified here first, and a panic of the decoder ends no more than the call.
+//! (the length in front of a compressed buffer), panic (a field without a type), or hold thousands
+//! of columns that are all the same bytes. So each message is verified here first; what is decoded
+//! is validated in full, and a panic of the decoder ends no more than the call.
 
+#[cfg(test)]
+pub(super) mod tests;
+
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use arrow::array::RecordBatch;
@@ -11,12 +16,31 @@ use arrow::buffer::Buffer;
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::read_record_batch;
-use arrow::ipc::{Field, MessageHeader, Type, root_as_message};
+use arrow::ipc::{
+    Field, Message, MessageHeader, RecordBatch as Rows, Schema, Type, root_as_message_with_opts,
+};
 use arrow_flight::FlightData;
-use featureflight_catalog::{Error, Result};
+use featureflight_catalog::{Error, Kind, Result};
+use flatbuffers::VerifierOptions;
 
-const MAX_COLUMNS: usize = 2_500;
+/// A message's header: 2,500 columns with long names take some hundred kilobytes.
+const MAX_HEADER_BYTES: usize = 1 << 20;
+
+/// What a header stands for when what it shares is written out.
+const MAX_APPARENT_BYTES: usize = 16 << 20;
+
+/// Columns of one schema: a feature group has at most as many features.
+pub(super) const MAX_COLUMNS: usize = 2_500;
+
+/// Columns and all that is nested in them.
+const MAX_FIELDS: usize = 10_000;
 const MAX_DEPTH: usize = 16;
+
+/// Rows of one message. Those of some types take no bytes.
+const MAX_ROWS: i64 = 1 << 24;
+
+/// Elements of a list of fixed size, and bytes of a binary of fixed size.
+const MAX_FIXED_SIZE: i32 = 1 << 16;
 
 /// What a message holds.
 #[derive(Debug)]
@@ -41,7 +65,8 @@ impl Decoder {
     }
 
     /// # Errors
-    /// `InvalidArgument` for a message that is not what it says it is, or comes out of its order.
+    /// `InvalidArgument` for a message that is not what it says it is, that comes out of its order or
+    /// that holds what is not taken; `ResourceExhausted` for one beyond the limits of this module.
     pub(super) fn decode(&mut self, message: &FlightData) -> Result<Decoded> {
         if message.data_header.is_empty() {
             return Ok(Decoded::Nothing);
@@ -60,80 +85,177 @@ impl Decoder {
 }
 
 fn decode(message: &FlightData, schema: Option<&SchemaRef>) -> Result<Decoded> {
-    let header = root_as_message(&message.data_header)
+    if message.data_header.len() > MAX_HEADER_BYTES {
+        return Err(too_much(format!(
+            "a header has {} bytes, the limit is {MAX_HEADER_BYTES}",
+            message.data_header.len()
+        )));
+    }
+    let options = VerifierOptions {
+        max_apparent_size: MAX_APPARENT_BYTES,
+        ..VerifierOptions::default()
+    };
+    let header = root_as_message_with_opts(&options, &message.data_header)
         .map_err(|_| malformed("its header is not an Arrow message"))?;
-    match header.header_type() {
-        MessageHeader::Schema if schema.is_some() => Err(malformed("it has two schemas")),
-        MessageHeader::Schema => {
+    match (header.header_type(), schema) {
+        (MessageHeader::Schema, None) => {
             let schema = header
                 .header_as_schema()
                 .ok_or_else(|| malformed("it has no schema"))?;
-            let fields = schema
-                .fields()
-                .ok_or_else(|| malformed("its schema has no fields"))?;
-            if fields.len() > MAX_COLUMNS {
-                return Err(malformed("it has too many columns"));
-            }
-            fields.iter().try_for_each(|field| check_field(&field, 0))?;
+            check_schema(schema)?;
             Ok(Decoded::Schema(fb_to_schema(schema).into()))
         }
-        MessageHeader::RecordBatch => {
-            let schema = schema.ok_or_else(|| malformed("rows come before the schema"))?;
-            let batch = header
-                .header_as_record_batch()
-                .ok_or_else(|| malformed("it has no rows"))?;
-            if batch.compression().is_some() {
-                return Err(malformed("it is compressed; send it uncompressed"));
-            }
-            let body = message.data_body.len();
-            let inside = batch.buffers().is_none_or(|buffers| {
-                buffers.iter().all(|buffer| {
-                    let end = buffer.offset().checked_add(buffer.length());
-                    buffer.offset() >= 0
-                        && buffer.length() >= 0
-                        && end
-                            .and_then(|end| usize::try_from(end).ok())
-                            .is_some_and(|e| e <= body)
-                })
-            });
-            if !inside || batch.length() < 0 {
-                return Err(malformed("its buffers lie outside of it"));
-            }
-            read_record_batch(
-                &Buffer::from(message.data_body.as_ref()),
-                batch,
-                SchemaRef::clone(schema),
-                &std::collections::HashMap::new(),
-                None,
-                &header.version(),
-            )
-            .map(Decoded::Batch)
-            .map_err(|error| malformed(&error.to_string()))
-        }
-        MessageHeader::DictionaryBatch => {
-            Err(malformed("it is dictionary-encoded; send plain columns"))
-        }
+        (MessageHeader::Schema, Some(_)) => Err(malformed("it has two schemas")),
+        (MessageHeader::RecordBatch, Some(schema)) => rows(message, header, schema),
+        (MessageHeader::RecordBatch, None) => Err(malformed("rows come before the schema")),
+        (MessageHeader::DictionaryBatch, _) => Err(dictionary()),
         _ => Err(malformed("it is neither a schema nor rows")),
     }
 }
 
-fn check_field(field: &Field<'_>, depth: usize) -> Result<()> {
-    if depth > MAX_DEPTH {
-        return Err(malformed("its types nest too deeply"));
+fn check_schema(schema: Schema<'_>) -> Result<()> {
+    let fields = schema
+        .fields()
+        .ok_or_else(|| malformed("its schema has no fields"))?;
+    if fields.len() > MAX_COLUMNS {
+        return Err(too_much(format!(
+            "it has {} columns, the limit is {MAX_COLUMNS}",
+            fields.len()
+        )));
     }
-    if field.type_type() == Type::NONE || field.type_type().variant_name().is_none() {
-        return Err(malformed("a field has no type Arrow knows"));
+    let mut seen = 0;
+    fields
+        .iter()
+        .try_for_each(|field| check_field(&field, 0, &mut seen))
+}
+
+fn check_field(field: &Field<'_>, depth: usize, seen: &mut usize) -> Result<()> {
+    *seen += 1;
+    if depth > MAX_DEPTH || *seen > MAX_FIELDS {
+        return Err(too_much(format!(
+            "its types nest more than {MAX_DEPTH} levels deep, or have more than {MAX_FIELDS} fields"
+        )));
     }
     if field.dictionary().is_some() {
-        return Err(malformed("it is dictionary-encoded; send plain columns"));
+        return Err(dictionary());
     }
-    let children = field.children();
-    children
+    let children = field.children().map_or(0, |children| children.len());
+    let wanted = match field.type_type() {
+        Type::Null
+        | Type::Int
+        | Type::FloatingPoint
+        | Type::Binary
+        | Type::Utf8
+        | Type::Bool
+        | Type::Decimal
+        | Type::Date
+        | Type::Time
+        | Type::Timestamp
+        | Type::Interval
+        | Type::Duration
+        | Type::LargeBinary
+        | Type::LargeUtf8
+        | Type::BinaryView
+        | Type::Utf8View => 0..=0,
+        Type::FixedSizeBinary => {
+            let size = field.type_as_fixed_size_binary().map(|t| t.byteWidth());
+            check_fixed_size(size)?;
+            0..=0
+        }
+        Type::FixedSizeList => {
+            check_fixed_size(field.type_as_fixed_size_list().map(|t| t.listSize()))?;
+            1..=1
+        }
+        Type::List | Type::LargeList | Type::Map => 1..=1,
+        Type::Struct_ => 0..=MAX_FIELDS,
+        _ => return Err(malformed("a field has a type this server does not take")),
+    };
+    if !wanted.contains(&children) {
+        return Err(malformed(
+            "a field's type does not fit what is nested in it",
+        ));
+    }
+    field
+        .children()
         .iter()
         .flatten()
-        .try_for_each(|child| check_field(&child, depth + 1))
+        .try_for_each(|child| check_field(&child, depth + 1, seen))
+}
+
+fn check_fixed_size(size: Option<i32>) -> Result<()> {
+    match size {
+        Some(size) if (0..=MAX_FIXED_SIZE).contains(&size) => Ok(()),
+        _ => Err(too_much(format!(
+            "a type has a fixed size that is not between 0 and {MAX_FIXED_SIZE}"
+        ))),
+    }
+}
+
+fn rows(message: &FlightData, header: Message<'_>, schema: &SchemaRef) -> Result<Decoded> {
+    let batch = header
+        .header_as_record_batch()
+        .ok_or_else(|| malformed("it has no rows"))?;
+    check_rows(batch, message.data_body.len())?;
+    read_record_batch(
+        &Buffer::from(message.data_body.as_ref()),
+        batch,
+        SchemaRef::clone(schema),
+        &HashMap::new(),
+        None,
+        &header.version(),
+    )
+    .map(Decoded::Batch)
+    .map_err(|error| malformed(&error.to_string()))
+}
+
+fn check_rows(batch: Rows<'_>, body: usize) -> Result<()> {
+    if batch.compression().is_some() {
+        return Err(malformed(
+            "it is compressed, and a compressed message may be thousands of times larger inside; \
+             send it uncompressed",
+        ));
+    }
+    let many = |length: i64| !(0..=MAX_ROWS).contains(&length);
+    let nodes = batch.nodes();
+    let lengths = nodes.iter().flatten().map(|node| node.length());
+    if many(batch.length()) || lengths.into_iter().any(many) {
+        return Err(too_much(format!(
+            "one message holds at most {MAX_ROWS} rows or elements; send several"
+        )));
+    }
+    let mut total = 0_usize;
+    for buffer in batch.buffers().iter().flatten() {
+        let (Ok(start), Ok(length)) = (
+            usize::try_from(buffer.offset()),
+            usize::try_from(buffer.length()),
+        ) else {
+            return Err(malformed("a buffer has a negative place"));
+        };
+        if start.checked_add(length).is_none_or(|end| end > body) {
+            return Err(malformed("a buffer lies outside of it"));
+        }
+        total = total.saturating_add(length);
+    }
+    // Buffers that overlap hold more than was sent.
+    if total > body {
+        return Err(malformed("its buffers overlap"));
+    }
+    let variadic = batch.variadicBufferCounts();
+    let mut counts = variadic.iter().flatten();
+    if counts.any(|count| !(0..=MAX_ROWS).contains(&count)) {
+        return Err(malformed("a count of buffers is out of range"));
+    }
+    Ok(())
+}
+
+fn dictionary() -> Error {
+    malformed("it is dictionary-encoded; send plain columns")
 }
 
 fn malformed(why: &str) -> Error {
     Error::invalid(why)
+}
+
+fn too_much(why: String) -> Error {
+    Error::new(Kind::ResourceExhausted, why)
 }

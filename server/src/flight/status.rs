@@ -8,6 +8,8 @@
 #[cfg(test)]
 mod tests;
 
+use std::time::Duration;
+
 use arrow_flight::error::FlightError;
 use featureflight_catalog::{Error, Kind};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -97,6 +99,17 @@ pub(crate) fn of_result(error: &FlightError) -> Error {
         Some(own) => own.clone(),
         None => Error::internal(format!("cannot encode the result: {error}")),
     }
+}
+
+/// For a request of which nothing came for `limit`.
+pub(crate) fn stalled(limit: Duration) -> Status {
+    Status::new(
+        Code::DeadlineExceeded,
+        format!(
+            "nothing of the request came for {} seconds",
+            limit.as_secs_f32()
+        ),
+    )
 }
 
 /// What went wrong while a request's messages came in.

@@ -1,9 +1,15 @@
 //! Bounds on the size and shape of a statement, checked on its tokens before anything recursive
 //! sees it: a few kilobytes of `1 + 1 + ...` otherwise become a tree deeper than a stack.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
+use std::sync::LazyLock;
 
-use datafusion::sql::sqlparser::ast::{Statement, TableFactor, Visitor};
+use datafusion::functions_aggregate::all_default_aggregate_functions;
+use datafusion::sql::sqlparser::ast::{
+    ArrayElemTypeDef, DataType, Expr, Function, GroupByExpr, Query, Select, SelectItem, SetExpr,
+    Statement, TableFactor, Visitor,
+};
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Token, TokenWithSpan};
 use featureflight_catalog::{Error, Kind, Result};
@@ -23,6 +29,15 @@ pub const MAX_NESTING: usize = 100;
 pub const MAX_SET_ARMS: usize = 256;
 /// Tables, subqueries and function calls in the FROM clauses of a statement.
 pub const MAX_RELATIONS: usize = 256;
+/// `*` and `t.*` of one `SELECT`, each of which stands for all columns.
+pub const MAX_WILDCARDS: usize = 256;
+/// Elements of a type of fixed size, `INT[3]`: a null of it takes their place all the same.
+pub const MAX_FIXED_ELEMENTS: u64 = 65_536;
+/// Groupings that `CUBE`, `ROLLUP` and `GROUPING SETS` of one `SELECT` come to.
+pub const MAX_GROUPINGS: u64 = 4_096;
+/// Calls of aggregate functions, over windows too: planning compares each with all others, for each
+/// of them.
+pub const MAX_AGGREGATES: usize = 1_000;
 /// `$n` with n up to this.
 pub const MAX_PARAMETERS: usize = 10_000;
 
@@ -258,17 +273,19 @@ fn check_level(level: &Level, outer_depth: usize, token: &TokenWithSpan) -> Resu
     Ok(())
 }
 
-/// Bounds the relations of a parsed statement, since each may become a scan.
-pub(super) fn check_relations(statement: &Statement) -> Result<()> {
-    walk(statement, &mut RelationCount::default())
+/// Bounds what a parsed statement multiplies: relations, since each may become a scan, columns by
+/// wildcards, groupings, elements by types. A query that writes on its way is refused, too.
+pub(super) fn check_shape(statement: &Statement) -> Result<()> {
+    walk(statement, &mut Shape::default())
 }
 
 #[derive(Default)]
-struct RelationCount {
+struct Shape {
     relations: usize,
+    aggregates: usize,
 }
 
-impl Visitor for RelationCount {
+impl Visitor for Shape {
     type Break = Error;
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Error> {
@@ -282,5 +299,109 @@ impl Visitor for RelationCount {
         } else {
             ControlFlow::Continue(())
         }
+    }
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Error> {
+        match query.body.as_ref() {
+            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_) => {
+                ControlFlow::Break(Error::invalid(
+                    "INSERT, UPDATE, DELETE and MERGE are no part of a query here",
+                ))
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Error> {
+        let all = |item: &&SelectItem| {
+            matches!(
+                item,
+                SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)
+            )
+        };
+        if select.projection.iter().filter(all).count() > MAX_WILDCARDS {
+            return ControlFlow::Break(exhausted(format!(
+                "one SELECT has more than {MAX_WILDCARDS} wildcards"
+            )));
+        }
+        let groupings = match &select.group_by {
+            GroupByExpr::All(_) => 1,
+            GroupByExpr::Expressions(keys, _) => {
+                keys.iter().map(groupings).fold(1, u64::saturating_mul)
+            }
+        };
+        if groupings > MAX_GROUPINGS {
+            return ControlFlow::Break(exhausted(format!(
+                "CUBE, ROLLUP and GROUPING SETS come to more than {MAX_GROUPINGS} groupings"
+            )));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Error> {
+        match expr {
+            Expr::Cast { data_type, .. } if fixed_elements(data_type) > MAX_FIXED_ELEMENTS => {
+                ControlFlow::Break(exhausted(format!(
+                    "{data_type} has more than {MAX_FIXED_ELEMENTS} elements: use a type without \
+                     a fixed size"
+                )))
+            }
+            Expr::Function(call) if is_aggregate(call) => {
+                self.aggregates += 1;
+                if self.aggregates > MAX_AGGREGATES {
+                    return ControlFlow::Break(exhausted(format!(
+                        "the statement calls aggregate functions more than {MAX_AGGREGATES} \
+                         times: send several statements"
+                    )));
+                }
+                ControlFlow::Continue(())
+            }
+            _ => ControlFlow::Continue(()),
+        }
+    }
+}
+
+fn is_aggregate(call: &Function) -> bool {
+    static NAMES: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let functions = all_default_aggregate_functions();
+        let names = functions.iter().flat_map(|function| {
+            let aliases = function.aliases().iter().cloned();
+            aliases.chain([function.name().to_owned()])
+        });
+        names.collect()
+    });
+    let name = call.name.0.last().and_then(|part| part.as_ident());
+    call.over.is_some() || name.is_some_and(|name| NAMES.contains(&name.value.to_lowercase()))
+}
+
+fn groupings(key: &Expr) -> u64 {
+    match key {
+        Expr::Cube(keys) => 1_u64
+            .checked_shl(u32::try_from(keys.len()).unwrap_or(u32::MAX))
+            .unwrap_or(u64::MAX),
+        Expr::Rollup(keys) => keys.len() as u64 + 1,
+        Expr::GroupingSets(sets) => sets.len() as u64,
+        _ => 1,
+    }
+}
+
+fn fixed_elements(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::Array(
+            ArrayElemTypeDef::SquareBracket(item, _)
+            | ArrayElemTypeDef::AngleBracket(item)
+            | ArrayElemTypeDef::Parenthesis(item),
+        ) => {
+            let size = match data_type {
+                DataType::Array(ArrayElemTypeDef::SquareBracket(_, size)) => size.unwrap_or(1),
+                _ => 1,
+            };
+            fixed_elements(item).saturating_mul(size)
+        }
+        DataType::Struct(fields, _) => {
+            let sizes = fields.iter().map(|field| fixed_elements(&field.field_type));
+            sizes.fold(0, u64::saturating_add)
+        }
+        _ => 1,
     }
 }

@@ -48,7 +48,7 @@ fn parse_within_limits(sql: &str) -> Result<Statement> {
     let mut statement = parse_tokens(rewritten, &dialect)?;
     if let Some(statement) = sql_statement_mut(&mut statement) {
         tokens::check_parameters(statement)?;
-        limits::check_relations(statement)?;
+        limits::check_shape(statement)?;
         asof::fold(statement);
     }
     Ok(statement)

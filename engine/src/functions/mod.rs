@@ -1,0 +1,96 @@
+//! Functions and operators a server cannot leave as they are: those that make much of little, or
+//! work long on little, outside the sight of the memory pool and of the query's deadline.
+//!
+//! `repeat('x', 2147483647)` builds gigabytes in one value, before any limit is looked at. So what
+//! can grow is asked first how large its result may become ([`growth`]), patterns how large a
+//! machine they make ([`patterns`]), types how wide they are ([`width`]). The guards sit on names in
+//! the function registry, and [`rewrite`] puts them where the planner makes calls of its own.
+
+mod concatenation;
+mod growth;
+mod literals;
+mod patterns;
+mod rewrite;
+mod width;
+
+use std::sync::Arc;
+
+use datafusion::execution::{FunctionRegistry, SessionState};
+use datafusion::logical_expr::ScalarUDF;
+use featureflight_catalog::{Error, Kind, Result};
+
+use growth::{Guarded, Rule};
+pub(crate) use literals::StructLiterals;
+pub(crate) use patterns::check as check_patterns;
+
+/// Most bytes of one value that a function makes.
+pub(crate) const MAX_VALUE_BYTES: u64 = 64 << 20;
+
+/// Most bytes of a value made of constants alone: it becomes a part of the plan, which is copied,
+/// compared and written out many times.
+pub(crate) const MAX_CONSTANT_BYTES: u64 = 4 << 20;
+
+/// Most bytes that one call makes, of all rows of a batch together.
+pub(crate) const MAX_CALL_BYTES: u64 = 512 << 20;
+
+/// The functions whose results are larger than their arguments by more than a small factor, and
+/// those that take more steps than their arguments have bytes.
+const GUARDED: [(&str, Rule); 28] = [
+    ("repeat", Rule::Times),
+    ("lpad", Rule::Padded),
+    ("rpad", Rule::Padded),
+    ("concat", Rule::Sum),
+    ("concat_ws", Rule::Joined),
+    ("replace", Rule::Replaced),
+    ("regexp_replace", Rule::Matched),
+    ("overlay", Rule::Sum),
+    ("to_char", Rule::Formatted),
+    ("levenshtein", Rule::Steps),
+    ("array_repeat", Rule::Elements),
+    ("array_resize", Rule::Resized),
+    ("array_to_string", Rule::JoinedElements),
+    ("array_concat", Rule::Sum),
+    ("array_append", Rule::Sum),
+    ("array_prepend", Rule::Sum),
+    ("array_union", Rule::Sum),
+    ("array_replace", Rule::ReplacedElements),
+    ("array_replace_n", Rule::ReplacedElements),
+    ("array_replace_all", Rule::ReplacedElements),
+    ("array_has_all", Rule::Steps),
+    ("array_has_any", Rule::Steps),
+    ("make_array", Rule::Sum),
+    ("range", Rule::Span),
+    ("generate_series", Rule::Span),
+    ("struct", Rule::Width),
+    ("named_struct", Rule::Width),
+    ("arrays_zip", Rule::Sum),
+];
+
+/// Puts the guards into `state`, under every name their functions have.
+pub(crate) fn guard(state: &mut SessionState) -> Result<()> {
+    for (name, rule) in GUARDED {
+        let function = state.udf(name).map_err(crate::error::classify)?;
+        let guarded = Arc::new(ScalarUDF::new_from_impl(Guarded::new(function, rule)));
+        state
+            .register_udf(guarded)
+            .map_err(crate::error::classify)?;
+    }
+    for name in ["arrow_cast", "arrow_try_cast"] {
+        let function = state.udf(name).map_err(crate::error::classify)?;
+        let guarded = Arc::new(ScalarUDF::new_from_impl(width::Cast::new(function)));
+        state
+            .register_udf(guarded)
+            .map_err(crate::error::classify)?;
+    }
+    let rewrite = rewrite::Bounds::new(state);
+    state
+        .register_function_rewrite(Arc::new(rewrite))
+        .map_err(crate::error::classify)
+}
+
+fn too_large(message: String) -> datafusion::error::DataFusionError {
+    Error::new(Kind::ResourceExhausted, message).into()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,146 @@
+//! How wide a type may be. A null of a type takes the bytes of its fixed sizes all the same, and a
+//! type of nested structs doubles with every level while its text only grows.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, FieldRef};
+use datafusion::error::Result;
+use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Documentation, Expr, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature,
+};
+
+use super::too_large;
+
+/// Columns, elements of fixed-size lists and fixed bytes of one value together.
+const MAX_WIDTH: u64 = 65_536;
+
+/// Fields of nested structs: planning looks at each many times.
+const MAX_FIELDS: u64 = 4_096;
+
+/// # Errors
+/// `ResourceExhausted` for a type wider than any sensible one.
+pub(super) fn check(data_type: &DataType, name: &str) -> Result<()> {
+    if fields(data_type) > MAX_FIELDS {
+        return Err(too_large(format!(
+            "{name} would make a value of more than {MAX_FIELDS} nested fields"
+        )));
+    }
+    if width(data_type, MAX_WIDTH) > MAX_WIDTH {
+        return Err(too_large(format!(
+            "{name} would make a value of more than {MAX_WIDTH} columns or elements of fixed number"
+        )));
+    }
+    Ok(())
+}
+
+/// The fields of a type, or more than [`MAX_FIELDS`] as soon as they are certain to be.
+fn fields(data_type: &DataType) -> u64 {
+    match data_type {
+        DataType::Struct(nested) => {
+            let mut sum = 0;
+            for field in nested {
+                sum += fields(field.data_type());
+                if sum > MAX_FIELDS {
+                    break;
+                }
+            }
+            sum
+        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::FixedSizeList(item, _)
+        | DataType::Map(item, _) => fields(item.data_type()),
+        _ => 1,
+    }
+}
+
+/// The width of a type, or more than `enough` as soon as it is certain to be.
+fn width(data_type: &DataType, enough: u64) -> u64 {
+    match data_type {
+        DataType::FixedSizeBinary(size) => u64::try_from(*size).unwrap_or(u64::MAX),
+        DataType::FixedSizeList(item, size) => {
+            let size = u64::try_from(*size).unwrap_or(u64::MAX);
+            width(item.data_type(), enough).saturating_mul(size.max(1))
+        }
+        DataType::Struct(fields) => {
+            let mut sum = 0_u64;
+            for field in fields {
+                sum = sum.saturating_add(width(field.data_type(), enough));
+                if sum > enough {
+                    break;
+                }
+            }
+            sum
+        }
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::Map(item, _) => width(item.data_type(), enough),
+        DataType::Dictionary(_, values) => width(values, enough),
+        DataType::RunEndEncoded(_, values) => width(values.data_type(), enough),
+        _ => 1,
+    }
+}
+
+/// `arrow_cast`, which makes any type there is. It ends as a cast.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Cast(Arc<ScalarUDF>);
+
+impl Cast {
+    pub(super) fn new(inner: Arc<ScalarUDF>) -> Self {
+        Self(inner)
+    }
+}
+
+impl ScalarUDFImpl for Cast {
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn signature(&self) -> &Signature {
+        self.0.signature()
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        self.0.inner().return_type(types)
+    }
+
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        let field = self.0.inner().return_field_from_args(args)?;
+        check(field.data_type(), self.name())?;
+        Ok(field)
+    }
+
+    fn documentation(&self) -> Option<&Documentation> {
+        self.0.documentation()
+    }
+
+    fn simplify(&self, args: Vec<Expr>, info: &SimplifyContext) -> Result<ExprSimplifyResult> {
+        self.0.inner().simplify(args, info)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        self.0.inner().invoke_with_args(args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Field;
+
+    #[test]
+    fn a_type_that_doubles_is_measured_at_once() {
+        let mut data_type = DataType::Int64;
+        for _ in 0..60 {
+            let field = Arc::new(Field::new("c", data_type, true));
+            data_type = DataType::Struct(vec![Arc::clone(&field), field].into());
+        }
+        assert!(check(&data_type, "struct").is_err());
+        assert!(check(&DataType::FixedSizeBinary(i32::MAX), "arrow_cast").is_err());
+        assert!(check(&DataType::Utf8, "struct").is_ok());
+    }
+}

@@ -1,0 +1,120 @@
+//! Who may hold how much memory. [`pool`] shares what is granted among the queries that run;
+//! [`process`] watches what the process really takes, since buffers of expressions, decoded pages
+//! and messages on their way out are in no pool.
+
+mod pool;
+mod process;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SessionState, TaskContext};
+use featureflight_catalog::{Error, Kind, Result};
+use futures::Stream;
+use parking_lot::Mutex;
+use tokio_util::sync::WaitForCancellationFutureOwned;
+
+use pool::{Ledger, QueryPool};
+use process::Watch;
+
+/// How many consumers an error of the pool names, for the log.
+const NAMED_CONSUMERS: NonZeroUsize = match NonZeroUsize::new(5) {
+    Some(count) => count,
+    None => NonZeroUsize::MIN,
+};
+
+/// The memory of all queries of a process.
+#[derive(Debug)]
+pub(crate) struct Memory {
+    ledger: Arc<Mutex<Ledger>>,
+    /// Ends with the engine.
+    watch: Watch,
+}
+
+impl Memory {
+    /// `granted` bytes for what operators ask for; a process of `process_limit` bytes gives up its
+    /// largest query.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` when there is no thread left for the watch.
+    pub(crate) fn new(granted: usize, process_limit: u64) -> Result<Self> {
+        let ledger = Arc::new(Mutex::new(Ledger::new(granted)));
+        Ok(Self {
+            watch: Watch::start(Arc::clone(&ledger), process_limit)?,
+            ledger,
+        })
+    }
+
+    /// What one run of a query runs in.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` while the process is short of memory and other queries run.
+    pub(crate) fn context(&self, state: &SessionState) -> Result<Arc<TaskContext>> {
+        if self.watch.is_short() && self.ledger.lock().queries() > 0 {
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                "the server is short of memory until other queries end: try again in 5 s",
+            ));
+        }
+        let pool = QueryPool::new(&self.ledger, self.watch.pressure());
+        let runtime = RuntimeEnv {
+            memory_pool: Arc::new(TrackConsumersPool::new(pool, NAMED_CONSUMERS)),
+            ..RuntimeEnv::clone(state.runtime_env())
+        };
+        let context = TaskContext::from(state).with_runtime(Arc::new(runtime));
+        Ok(Arc::new(context))
+    }
+
+    /// What operators hold now, of all queries.
+    #[cfg(test)]
+    pub(crate) fn reserved(&self) -> usize {
+        self.ledger.lock().reserved()
+    }
+}
+
+/// The batches of a run, until the query is given up for the memory it takes.
+pub(crate) fn guarded<S>(batches: S, context: &TaskContext) -> Guarded<S> {
+    let pool = context
+        .memory_pool()
+        .downcast_ref::<TrackConsumersPool<QueryPool>>();
+    Guarded {
+        batches,
+        given_up: pool.map(|pool| Box::pin(pool.inner().given_up())),
+    }
+}
+
+/// See [`guarded`].
+#[derive(Debug)]
+pub(crate) struct Guarded<S> {
+    batches: S,
+    given_up: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+}
+
+impl<S> Stream for Guarded<S>
+where
+    S: Stream<Item = PlanResult<RecordBatch>> + Unpin,
+{
+    type Item = PlanResult<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if let Some(given_up) = &mut self.given_up
+            && given_up.as_mut().poll(cx).is_ready()
+        {
+            self.given_up = None;
+            return Poll::Ready(Some(Err(DataFusionError::from(Error::new(
+                Kind::ResourceExhausted,
+                "the query was given up because the server ran out of memory, and it held the most: \
+                 select fewer columns or a shorter time range, or run it when fewer queries run",
+            )))));
+        }
+        Pin::new(&mut self.batches).poll_next(cx)
+    }
+}

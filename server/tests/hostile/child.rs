@@ -1,0 +1,196 @@
+//! The server as a child process, so that an abort is seen, and what the kernel says about it.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow_flight::FlightInfo;
+use arrow_flight::error::FlightError;
+use arrow_flight::sql::client::FlightSqlServiceClient;
+use featureflight_server::demo::warehouse::{Scale, Warehouse};
+use futures::TryStreamExt;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+/// `featureflight serve` over a small sample warehouse, until it is dropped.
+pub(crate) struct Child {
+    process: std::process::Child,
+    pub address: String,
+    pub home: tempfile::TempDir,
+}
+
+impl Child {
+    /// `settings` are configuration keys, `ENGINE__MEMORY_LIMIT`, and their values.
+    pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let warehouse = home.path().join("warehouse");
+        let scale = Scale {
+            customers: 200,
+            days: 1,
+        };
+        Warehouse::open_or_make(&warehouse, scale, &mut |_| {
+            std::ops::ControlFlow::Continue(())
+        })
+        .unwrap();
+        let spill = home.path().join("spill");
+        std::fs::create_dir(&spill).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_featureflight"));
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--warehouse"])
+            .arg(&warehouse)
+            .env("FEATUREFLIGHT__ENGINE__SPILL_DIRECTORY", &spill)
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped());
+        for (key, value) in settings {
+            command.env(format!("FEATUREFLIGHT__{key}"), value);
+        }
+        let mut process = command.spawn().unwrap();
+        let lines = BufReader::new(process.stderr.take().unwrap()).lines();
+        let (sender, address) = mpsc::channel();
+        // Reads to the end, so that the log never fills its pipe.
+        std::thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                if let Some((_, address)) = line.split_once("listening on grpc://") {
+                    let _ = sender.send(address.trim().to_owned());
+                }
+                if std::env::var_os("FEATUREFLIGHT_TEST_LOG").is_some() {
+                    eprintln!("{line}");
+                }
+            }
+        });
+        let address = address.recv_timeout(Duration::from_secs(60)).unwrap();
+        Self {
+            process,
+            address,
+            home,
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Client {
+        let url = format!("http://{}", self.address);
+        let channel = Channel::from_shared(url).unwrap().connect().await.unwrap();
+        Client(FlightSqlServiceClient::new(channel))
+    }
+
+    /// Fails unless the process runs and answers a newcomer.
+    pub(crate) async fn assert_well(&mut self, after: &str) {
+        if let Some(status) = self.process.try_wait().unwrap() {
+            panic!("{after}: the process ended: {status}");
+        }
+        let answer = async { self.connect().await.rows("SELECT 1").await };
+        let answer = tokio::time::timeout(Duration::from_secs(30), answer).await;
+        let rows = answer
+            .unwrap_or_else(|_| panic!("{after}: nobody else is answered"))
+            .unwrap_or_else(|status| panic!("{after}: {status}"));
+        assert_eq!(rows, 1, "{after}");
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    /// The most since [`Child::forget_peak`].
+    pub(crate) fn peak_bytes(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    pub(crate) fn forget_peak(&self) {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").unwrap();
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        entries(Path::new(&format!("/proc/{}/task", self.process.id())))
+    }
+
+    pub(crate) fn open_files(&self) -> usize {
+        entries(Path::new(&format!("/proc/{}/fd", self.process.id())))
+    }
+
+    /// Files below the spill directory.
+    pub(crate) fn spill_files(&self) -> usize {
+        fn count(directory: &Path) -> usize {
+            let Ok(entries) = std::fs::read_dir(directory) else {
+                return 0;
+            };
+            let paths = entries.flatten().map(|entry| entry.path());
+            paths
+                .map(|path| if path.is_dir() { count(&path) } else { 1 })
+                .sum()
+        }
+        count(&self.home.path().join("spill"))
+    }
+
+    fn status(&self, key: &str) -> u64 {
+        let status = format!("/proc/{}/status", self.process.id());
+        let status = std::fs::read_to_string(status).unwrap();
+        let line = status.lines().find(|line| line.starts_with(key)).unwrap();
+        let kilobytes: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kilobytes * 1024
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn entries(directory: &Path) -> usize {
+    std::fs::read_dir(directory).unwrap().count()
+}
+
+/// A Flight SQL client whose errors are statuses.
+#[derive(Clone)]
+pub(crate) struct Client(pub FlightSqlServiceClient<Channel>);
+
+impl Client {
+    /// How many rows `sql` has, all of them read.
+    pub(crate) async fn rows(&mut self, sql: &str) -> Result<usize, Status> {
+        let batches = self.batches(sql).await?;
+        Ok(batches.iter().map(RecordBatch::num_rows).sum())
+    }
+
+    pub(crate) async fn batches(&mut self, sql: &str) -> Result<Vec<RecordBatch>, Status> {
+        let info = self.0.execute(sql.to_owned(), None).await;
+        let info = info.map_err(flight_status)?;
+        self.fetch(&info).await
+    }
+
+    pub(crate) async fn fetch(&mut self, info: &FlightInfo) -> Result<Vec<RecordBatch>, Status> {
+        let ticket = info.endpoint[0].ticket.clone().unwrap();
+        let batches = self.0.do_get(ticket).await.map_err(flight_status)?;
+        batches.try_collect().await.map_err(flight_status)
+    }
+}
+
+fn status(error: ArrowError) -> Status {
+    match error {
+        ArrowError::ExternalError(inner) => match inner.downcast::<FlightError>() {
+            Ok(error) => flight_status(*error),
+            Err(error) => match error.downcast::<Status>() {
+                Ok(status) => *status,
+                Err(error) => unknown(&error.to_string()),
+            },
+        },
+        other => unknown(&other.to_string()),
+    }
+}
+
+/// The status inside an error of arrow-flight's client.
+pub(crate) fn flight_status(error: FlightError) -> Status {
+    match error {
+        FlightError::Tonic(status) => *status,
+        FlightError::Arrow(error) => status(error),
+        other => unknown(&other.to_string()),
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "this is a client")]
+fn unknown(message: &str) -> Status {
+    Status::new(Code::Unknown, message)
+}

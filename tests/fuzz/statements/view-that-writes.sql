@@ -1,0 +1,1 @@
+CREATE TEMP VIEW nested AS INSERT OVERWRITE examples SELECT * FROM examples
