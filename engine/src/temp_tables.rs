@@ -164,7 +164,7 @@ impl Engine {
         }
         let seen = caller.session.view();
         destination(&target, &schema, &seen)?;
-        let pool = &self.core.base.runtime_env().memory_pool;
+        let pool = self.core.memory.kept();
         Ok(Upload {
             target,
             caller: caller.clone(),
@@ -172,7 +172,7 @@ impl Engine {
             batches: Vec::new(),
             rows: 0,
             bytes: 0,
-            memory: MemoryConsumer::new("temporary table").register(pool),
+            memory: MemoryConsumer::new("temporary table").register(&pool),
             limits: Limits {
                 rows: self.options.max_upload_rows,
                 bytes: self.options.max_upload_bytes,

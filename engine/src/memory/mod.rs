@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 
 use datafusion::arrow::array::RecordBatch;
 use datafusion::error::{DataFusionError, Result as PlanResult};
-use datafusion::execution::memory_pool::TrackConsumersPool;
+use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
 use featureflight_catalog::{Error, Kind, Result};
@@ -22,7 +22,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
-use pool::{Ledger, QueryPool};
+use pool::{KeptPool, Ledger, QueryPool};
 use process::Watch;
 
 /// How many consumers an error of the pool names, for the log.
@@ -71,6 +71,11 @@ impl Memory {
         };
         let context = TaskContext::from(state).with_runtime(Arc::new(runtime));
         Ok(Arc::new(context))
+    }
+
+    /// Where what outlives queries is accounted.
+    pub(crate) fn kept(&self) -> Arc<dyn MemoryPool> {
+        Arc::new(KeptPool::new(&self.ledger, self.watch.pressure()))
     }
 
     /// What operators hold now, of all queries.

@@ -25,6 +25,8 @@ const MOST_FLOOR: usize = 16 << 20;
 #[derive(Debug)]
 pub(super) struct Ledger {
     granted: usize,
+    /// What outlives queries holds: they share the rest.
+    kept: usize,
     accounts: Vec<Arc<Account>>,
 }
 
@@ -53,6 +55,7 @@ impl Ledger {
     pub(super) fn new(granted: usize) -> Self {
         Self {
             granted,
+            kept: 0,
             accounts: Vec::new(),
         }
     }
@@ -97,12 +100,79 @@ impl Ledger {
             .iter()
             .filter(|account| account.held.lock().total() > self.floor())
             .count();
+        let shared = self.granted.saturating_sub(self.kept);
         if holders <= 1 {
-            self.granted / 4 * 3
+            shared / 4 * 3
         } else {
-            self.granted / (holders + 1)
+            shared / (holders + 1)
         }
     }
+}
+
+/// The pool of what outlives queries: temporary tables. A quarter of what is granted stays for
+/// queries.
+#[derive(Debug)]
+pub(super) struct KeptPool {
+    ledger: Arc<Mutex<Ledger>>,
+    /// Set while the process is short of memory.
+    pressure: Arc<AtomicBool>,
+}
+
+impl KeptPool {
+    pub(super) fn new(ledger: &Arc<Mutex<Ledger>>, pressure: Arc<AtomicBool>) -> Self {
+        Self {
+            ledger: Arc::clone(ledger),
+            pressure,
+        }
+    }
+}
+
+impl MemoryPool for KeptPool {
+    fn name(&self) -> &'static str {
+        "kept"
+    }
+
+    fn grow(&self, _: &MemoryReservation, additional: usize) {
+        self.ledger.lock().kept += additional;
+    }
+
+    fn shrink(&self, _: &MemoryReservation, shrink: usize) {
+        let mut ledger = self.ledger.lock();
+        ledger.kept = ledger.kept.saturating_sub(shrink);
+    }
+
+    fn try_grow(&self, reservation: &MemoryReservation, additional: usize) -> Result<()> {
+        let mut ledger = self.ledger.lock();
+        let kept = ledger.kept.saturating_add(additional);
+        let fits = kept <= ledger.granted / 4 * 3
+            && kept.saturating_add(ledger.reserved()) <= ledger.granted
+            && !self.pressure.load(Ordering::Acquire);
+        if !fits {
+            let why = "the server has no more memory for temporary tables";
+            return Err(refusal(reservation, additional, why));
+        }
+        ledger.kept = kept;
+        Ok(())
+    }
+
+    fn reserved(&self) -> usize {
+        self.ledger.lock().kept
+    }
+}
+
+impl fmt::Display for KeptPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "kept({})", human_readable_size(self.reserved()))
+    }
+}
+
+fn refusal(reservation: &MemoryReservation, additional: usize, why: &str) -> DataFusionError {
+    DataFusionError::ResourcesExhausted(format!(
+        "{} for {} on top of {}: {why}",
+        human_readable_size(additional),
+        reservation.consumer().name(),
+        human_readable_size(reservation.size()),
+    ))
 }
 
 /// The pool of one run.
@@ -131,15 +201,6 @@ impl QueryPool {
     /// Resolves when the query is to end for the memory it takes.
     pub(super) fn given_up(&self) -> WaitForCancellationFutureOwned {
         self.account.given_up.clone().cancelled_owned()
-    }
-
-    fn refusal(reservation: &MemoryReservation, additional: usize, why: &str) -> DataFusionError {
-        DataFusionError::ResourcesExhausted(format!(
-            "{} for {} on top of {}: {why}",
-            human_readable_size(additional),
-            reservation.consumer().name(),
-            human_readable_size(reservation.size()),
-        ))
     }
 }
 
@@ -204,7 +265,8 @@ impl MemoryPool for QueryPool {
         let (share, floor, reserved) = (ledger.share(), ledger.floor(), ledger.reserved());
         let mut held = self.account.held.lock();
         let wanted = held.total().saturating_add(additional);
-        let free = reserved.saturating_add(additional) <= ledger.granted
+        let all = reserved + ledger.kept;
+        let free = all.saturating_add(additional) <= ledger.granted
             && !self.pressure.load(Ordering::Acquire);
         let fits = wanted <= floor || (wanted <= share && free);
         if is_repartition(reservation.consumer()) {
@@ -215,7 +277,7 @@ impl MemoryPool for QueryPool {
             return Ok(());
         }
         if !fits {
-            return Err(Self::refusal(
+            return Err(refusal(
                 reservation,
                 additional,
                 &format!("the query's share is {}", human_readable_size(share)),
@@ -224,7 +286,7 @@ impl MemoryPool for QueryPool {
         if spills(reservation.consumer()) {
             let most = share.saturating_sub(held.unspillable) / held.spillers.max(1);
             if wanted > floor && reservation.size().saturating_add(additional) > most {
-                return Err(Self::refusal(
+                return Err(refusal(
                     reservation,
                     additional,
                     &format!("its share of the query's is {}", human_readable_size(most)),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
 use parking_lot::Mutex;
 
-use super::pool::{Ledger, QueryPool};
+use super::pool::{KeptPool, Ledger, QueryPool};
 use super::process::Guard;
 
 const GRANTED: usize = 6_400;
@@ -135,4 +135,28 @@ fn a_process_short_of_memory_grants_nothing_and_then_gives_up_the_largest() {
     assert!(given_up(&small));
     guard.look(500);
     many.try_grow(1).unwrap();
+}
+
+#[test]
+fn what_outlives_queries_takes_from_what_they_share() {
+    let rig = Rig::new();
+    let pressure = Arc::clone(&rig.pressure);
+    let kept: Arc<dyn MemoryPool> = Arc::new(KeptPool::new(&rig.ledger, pressure));
+    let table = consumer(&kept, "temporary table", false);
+    assert!(
+        table.try_grow(4_801).is_err(),
+        "a quarter stays for queries"
+    );
+    table.try_grow(3_200).unwrap();
+    assert_eq!(rig.ledger.lock().queries(), 0, "it is no query");
+    let query = rig.query();
+    let join = consumer(&query, "join", false);
+    assert!(join.try_grow(2_401).is_err());
+    join.try_grow(2_400).unwrap();
+    assert!(table.try_grow(801).is_err(), "what is left is less");
+    table.try_grow(800).unwrap();
+    rig.pressure.store(true, Ordering::Release);
+    assert!(table.try_grow(1).is_err());
+    drop(table);
+    assert_eq!(kept.reserved(), 0);
 }

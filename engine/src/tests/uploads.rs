@@ -43,8 +43,7 @@ impl Server {
     }
 
     fn reserved(&self) -> usize {
-        let runtime = self.engine.core.base.runtime_env();
-        runtime.memory_pool.reserved()
+        self.engine.core.memory.kept().reserved()
     }
 }
 
