@@ -133,14 +133,14 @@ async fn an_error_in_the_middle_ends_the_stream_as_an_error() {
 #[tokio::test]
 async fn dropping_a_pin_while_it_plans_is_a_cancelled_query() {
     let server = server().await;
-    assert!(server.pin(LONG).now_or_never().is_none(), "it plans");
-    let states: Vec<_> = server
-        .engine
-        .queries()
+    // Planning has threads of its own, which may be done before they are asked.
+    let dropped = (0..1_000).any(|_| server.pin(LONG).now_or_never().is_none());
+    assert!(dropped, "it plans");
+    let queries = server.engine.queries();
+    let cancelled = queries
         .iter()
-        .map(|query| query.state)
-        .collect();
-    assert_eq!(states, [QueryState::Cancelled]);
+        .filter(|query| query.state == QueryState::Cancelled);
+    assert_eq!(cancelled.count(), 1);
 }
 
 #[tokio::test]
