@@ -32,13 +32,14 @@ class Server:
         ready = threading.Event()
 
         def read():
-            for line in self.process.stdout:
-                self.log.append(line)
-                # The demo says how to connect when its tour is over.
-                found = re.search(r"(?:listening on|featureflight sql --url) (grpc://127\.0\.0\.1:\d+)", line)
-                if found:
-                    self.uri = found.group(1)
-                    ready.set()
+            with self.process.stdout as lines:
+                for line in lines:
+                    self.log.append(line)
+                    # The demo says how to connect when its tour is over.
+                    found = re.search(r"(?:listening on|featureflight sql --url) (grpc://127\.0\.0\.1:\d+)", line)
+                    if found:
+                        self.uri = found.group(1)
+                        ready.set()
             ready.set()
 
         threading.Thread(target=read, daemon=True).start()

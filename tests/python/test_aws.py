@@ -106,6 +106,7 @@ class Cloud:
         for process in (self.moto, self.sagemaker.process):
             process.terminate()
             process.wait()
+        self.sagemaker.process.stdout.close()
 
 
 def versions(rows):

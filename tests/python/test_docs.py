@@ -69,6 +69,7 @@ def desk(server, tmp_path_factory):
     yield {"cwd": folder, "env": {**CREDENTIALS, "AWS_ENDPOINT_URL": aws.url, "FEATUREFLIGHT_URL": server.uri}}
     aws.process.terminate()
     aws.process.wait()
+    aws.process.stdout.close()
 
 
 def run(*words, cwd=None, env=None):

@@ -217,7 +217,7 @@ fn check_rows(batch: Rows<'_>, body: usize) -> Result<()> {
     }
     let many = |length: i64| !(0..=MAX_ROWS).contains(&length);
     let nodes = batch.nodes();
-    let lengths = nodes.iter().flatten().map(|node| node.length());
+    let lengths = nodes.iter().flatten().map(arrow::ipc::FieldNode::length);
     if many(batch.length()) || lengths.into_iter().any(many) {
         return Err(too_much(format!(
             "one message holds at most {MAX_ROWS} rows or elements; send several"

@@ -20,8 +20,8 @@ use tonic::{Code, Request};
 
 use super::child::{Child, Client};
 
-fn message<'a>(
-    builder: &mut FlatBufferBuilder<'a>,
+fn message(
+    builder: &mut FlatBufferBuilder<'_>,
     header_type: MessageHeader,
     header: WIPOffset<UnionWIPOffset>,
     body: Vec<u8>,

@@ -113,8 +113,8 @@ async fn the_order_of_messages_is_checked() {
 }
 
 /// A message of `header`, built by hand as no library would.
-fn message<'a>(
-    builder: &mut FlatBufferBuilder<'a>,
+fn message(
+    builder: &mut FlatBufferBuilder<'_>,
     header_type: MessageHeader,
     header: WIPOffset<UnionWIPOffset>,
     body: Vec<u8>,
