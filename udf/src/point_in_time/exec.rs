@@ -177,7 +177,10 @@ impl Parts {
     ) -> Result<Self> {
         let memory = MemoryConsumer::new("PointInTimeExec").register(context.memory_pool());
         // Groups are joined one after the other; what they matched stays.
-        let per_row = INDEX_PER_ROW + groups.iter().map(Group::memory_per_row).sum::<usize>();
+        let memory_per_row = || groups.iter().map(Group::memory_per_row);
+        let found: usize = memory_per_row().map(|(found, _)| found).sum();
+        let beside = memory_per_row().map(|(_, beside)| beside).max();
+        let per_row = INDEX_PER_ROW + found + beside.unwrap_or_default();
         let counter = |name| MetricBuilder::new(&metrics).global_counter(name);
         Ok(Self {
             reader: SpineReader::new(spine, context, memory.new_empty(), per_row)?,

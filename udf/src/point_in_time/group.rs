@@ -188,9 +188,10 @@ impl Group {
         Ok(Matches { winners, features })
     }
 
-    /// Bytes that [`Self::matches`] takes per row of the spine, about: cells and what they become,
-    /// and the features of a version of its own.
-    pub(crate) fn memory_per_row(&self) -> usize {
+    /// Bytes per row of the spine, about, that hold what [`Self::matches`] found, and those it takes
+    /// beside them until it has: cells and what they become, and copies of the features. Each row
+    /// is taken to match a version of its own.
+    pub(crate) fn memory_per_row(&self) -> (usize, usize) {
         let fields = self.table.state_schema.fields();
         let feature = |feature: &usize| match fields[*feature].data_type().primitive_width() {
             Some(width) => width + 1,
@@ -198,10 +199,12 @@ impl Group {
         };
         let features: usize = self.features.iter().map(feature).sum();
         let copies = match self.passes {
-            Passes::One => 3,
-            Passes::Two => 2,
+            Passes::One => 2,
+            Passes::Two => 1,
         };
-        cells_memory(1) + 2 * size_of::<Place>() + 5 * size_of::<u32>() + copies * features
+        let found = size_of::<u32>() + features;
+        let beside = cells_memory(1) + 2 * size_of::<Place>() + 5 * size_of::<u32>();
+        (found, beside + copies * features)
     }
 
     /// Whether an index for `other` is one for this group too.
