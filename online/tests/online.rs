@@ -11,6 +11,10 @@
 #[allow(dead_code, unreachable_pub, reason = "other suites use the rest")]
 mod fake_runtime;
 
+#[path = "../../tests/src/loopback.rs"]
+#[allow(unreachable_pub, reason = "other suites use it too")]
+mod loopback;
+
 mod online {
     mod contract;
     mod crash;

@@ -14,10 +14,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
-use axum::Router;
+use aws_config::SdkConfig;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -25,12 +22,13 @@ use axum::response::{IntoResponse, Response};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
+use crate::loopback::{Loopback, sdk_config};
+
 /// The fake, serving on a port of the loopback interface until dropped.
 #[derive(Debug)]
 pub struct FakeAws {
-    url: String,
     account: Arc<Mutex<Account>>,
-    server: tokio::task::JoinHandle<()>,
+    server: Loopback,
 }
 
 /// What exists and how the fake behaves.
@@ -65,8 +63,6 @@ impl FakeAws {
     /// # Panics
     /// When no port can be had.
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let account = Arc::new(Mutex::new(Account {
             groups: BTreeMap::new(),
             metadata: BTreeMap::new(),
@@ -83,32 +79,17 @@ impl FakeAws {
             undescribable: BTreeMap::new(),
             calls: HashMap::new(),
         }));
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&account));
-        let server = tokio::spawn(async move {
-            axum::serve(listener, router).await.ok();
-        });
-        Self {
-            url,
-            account,
-            server,
-        }
+        let server = Loopback::serve(&account, answer).await;
+        Self { account, server }
     }
 
     pub fn url(&self) -> &str {
-        &self.url
+        &self.server.url
     }
 
     /// What the AWS clients need to talk to the fake instead of AWS.
     pub fn sdk_config(&self) -> SdkConfig {
-        let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .endpoint_url(&self.url)
-            .build()
+        sdk_config(&self.server.url)
     }
 
     /// Adds or replaces a group: the whole `DescribeFeatureGroup` response.
@@ -183,12 +164,6 @@ impl FakeAws {
 
     pub fn forget_calls(&self) {
         self.account.lock().calls.clear();
-    }
-}
-
-impl Drop for FakeAws {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 

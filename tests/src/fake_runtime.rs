@@ -15,10 +15,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
-use axum::Router;
+use aws_config::SdkConfig;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
@@ -29,12 +26,13 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
 
+use crate::loopback::{Loopback, sdk_config};
+
 /// The fake, serving on a port of the loopback interface until dropped.
 #[derive(Debug)]
 pub struct FakeRuntime {
-    url: String,
     service: Arc<Mutex<Service>>,
-    server: tokio::task::JoinHandle<()>,
+    server: Loopback,
 }
 
 /// What goes wrong, as parts of all calls or entries.
@@ -104,8 +102,6 @@ impl FakeRuntime {
     /// # Panics
     /// When no port can be had.
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
         let service = Arc::new(Mutex::new(Service {
             groups: HashMap::new(),
             online: BTreeMap::new(),
@@ -114,28 +110,13 @@ impl FakeRuntime {
             random: StdRng::seed_from_u64(7),
             calls: BTreeMap::new(),
         }));
-        let router = Router::new()
-            .fallback(answer)
-            .with_state(Arc::clone(&service));
-        let server = tokio::spawn(async move {
-            axum::serve(listener, router).await.ok();
-        });
-        Self {
-            url,
-            service,
-            server,
-        }
+        let server = Loopback::serve(&service, answer).await;
+        Self { service, server }
     }
 
     /// What the AWS client needs to talk to the fake instead of AWS.
     pub fn sdk_config(&self) -> SdkConfig {
-        let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .endpoint_url(&self.url)
-            .build()
+        sdk_config(&self.server.url)
     }
 
     pub fn add_group(&self, name: &str, record_identifier: &str, event_time: &str) {
@@ -169,12 +150,6 @@ impl FakeRuntime {
 
     pub fn all_calls(&self) -> usize {
         self.service.lock().calls.values().sum()
-    }
-}
-
-impl Drop for FakeRuntime {
-    fn drop(&mut self) {
-        self.server.abort();
     }
 }
 

@@ -11,6 +11,7 @@ pub mod fake_aws;
 pub mod fake_runtime;
 pub mod faults;
 pub mod fuzz;
+pub mod loopback;
 pub mod warehouse;
 
 use std::path::Path;

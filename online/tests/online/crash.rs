@@ -8,7 +8,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -163,10 +163,9 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
-/// Runs the victim until it is killed at the `count`th pass of `step`; what it tried and what it
-/// was told.
-fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> (Vec<i64>, Vec<i64>) {
-    let output = Command::new(std::env::current_exe().unwrap())
+/// What the victim said until it ended: at the latest at the `count`th pass of `step`.
+fn victim_output(dir: &Path, step: &str, count: usize, first: i64) -> Output {
+    Command::new(std::env::current_exe().unwrap())
         .args([
             "--exact",
             "online::crash::victim",
@@ -179,7 +178,13 @@ fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> (Vec<i64>, Ve
         .env("VICTIM_FIRST", first.to_string())
         .stdin(Stdio::null())
         .output()
-        .unwrap();
+        .unwrap()
+}
+
+/// Runs the victim until it is killed at the `count`th pass of `step`; what it tried and what it
+/// was told.
+fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> (Vec<i64>, Vec<i64>) {
+    let output = victim_output(dir, step, count, first);
     let said = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
@@ -310,19 +315,7 @@ fn kill_9_at_every_step_loses_nothing_and_keeps_order() {
 fn a_second_process_is_refused_and_a_dead_one_is_not_in_the_way() {
     let dir = TempDir::new().unwrap();
     let outbox = Outbox::open(&dir.path().join("outbox"), options(Probe::default())).unwrap();
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "online::crash::victim",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env("VICTIM_DIR", dir.path())
-        .env("VICTIM_STEP", "append.write")
-        .env("VICTIM_COUNT", "1")
-        .env("VICTIM_FIRST", "0")
-        .output()
-        .unwrap();
+    let output = victim_output(dir.path(), "append.write", 1, 0);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     let owner = format!("in use by process {}", std::process::id());

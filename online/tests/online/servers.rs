@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use aws_config::{BehaviorVersion, Region, SdkConfig};
-use aws_credential_types::Credentials;
-use aws_credential_types::provider::SharedCredentialsProvider;
+use aws_config::SdkConfig;
+
+use crate::loopback::sdk_config;
 
 pub(super) struct Server {
     child: Child,
@@ -55,18 +55,14 @@ impl Server {
             .arg(format!("-Djava.library.path={}", jars.display()))
             .args(["-cp", &format!("{}/*", jars.display())])
             .arg("com.amazonaws.services.dynamodbv2.local.main.ServerRunner")
-            .args(["-inMemory", "-port", &port.to_string()]);
+            .args(["-inMemory", "-disableTelemetry", "-port", &port.to_string()])
+            // It leaves a file where it runs.
+            .current_dir(&jars);
         Self::start(port, &mut command)
     }
 
     pub(super) fn aws(&self) -> SdkConfig {
-        let credentials = Credentials::new("AKIDTEST", "secret", None, None, "test");
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::v2026_01_12())
-            .region(Region::new("eu-west-1"))
-            .credentials_provider(SharedCredentialsProvider::new(credentials))
-            .endpoint_url(format!("http://127.0.0.1:{}", self.port))
-            .build()
+        sdk_config(&format!("http://127.0.0.1:{}", self.port))
     }
 }
 

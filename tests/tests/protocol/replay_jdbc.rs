@@ -2,27 +2,23 @@
 //! statement is prepared, `catalog` in the URL is a session option, unknown properties are headers,
 //! cookies come back, and the session is closed at the end.
 
-use arrow_flight::HandshakeRequest;
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
     CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
     CommandGetTables, CommandPreparedStatementQuery, CommandPreparedStatementUpdate,
 };
-use futures::TryStreamExt;
 use tonic::{Code, Status};
 
 use super::client::{Answer, Client, Server, alone, code};
 use super::options::text;
+use super::sessions::{bearer, handshake};
 
 async fn connect(server: &Server, catalog: Option<&str>) -> Client {
     let mut client = server.connect().await;
-    let basic = client.with_header("authorization", "Basic dTpw");
-    let hello = basic.request(futures::stream::iter([HandshakeRequest::default()]));
-    let response = client.flight.handshake(hello).await.unwrap();
-    let bearer = response.metadata().get("authorization").unwrap();
-    let bearer = bearer.to_str().unwrap().to_owned();
-    response.into_inner().try_collect::<Vec<_>>().await.unwrap();
-    let mut client = client.with_header("authorization", bearer);
+    let token = handshake(&mut client, Some("Basic dTpw".into()))
+        .await
+        .unwrap();
+    let mut client = client.with_header("authorization", bearer(&token));
     if let Some(catalog) = catalog {
         assert_eq!(client.set(&[("catalog", text(catalog))]).await, []);
     }

@@ -3,15 +3,14 @@
 //! statements of every kind on the query path, and one look at each endpoint's location.
 
 use arrow::datatypes::DataType;
-use arrow_flight::HandshakeRequest;
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetDbSchemas, CommandGetSqlInfo, CommandGetTableTypes,
     CommandGetTables, CommandGetXdbcTypeInfo, CommandPreparedStatementQuery,
 };
-use futures::TryStreamExt;
 use tonic::Code;
 
 use super::client::{Client, Server, code, only_ticket};
+use super::sessions::{bearer, handshake};
 
 /// SQLDriverConnect with uid and pwd: a handshake, whose bearer every later call carries beside the
 /// cookie the server offers, and one GetSqlInfo for everything.
@@ -20,13 +19,10 @@ async fn connect(server: &Server, keys: &[(&'static str, &str)]) -> Client {
     for (key, value) in keys {
         client = client.with_header(key, *value);
     }
-    let basic = client.with_header("authorization", "Basic dTpw");
-    let hello = basic.request(futures::stream::iter([HandshakeRequest::default()]));
-    let response = client.flight.handshake(hello).await.unwrap();
-    let bearer = response.metadata().get("authorization").unwrap();
-    let bearer = bearer.to_str().unwrap().to_owned();
-    response.into_inner().try_collect::<Vec<_>>().await.unwrap();
-    let mut client = client.with_header("authorization", bearer);
+    let token = handshake(&mut client, Some("Basic dTpw".into()))
+        .await
+        .unwrap();
+    let mut client = client.with_header("authorization", bearer(&token));
     let info = client
         .ask(&CommandGetSqlInfo { info: Vec::new() })
         .await

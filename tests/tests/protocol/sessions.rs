@@ -11,7 +11,8 @@ use super::client::{Client, Server, code};
 const SET: &str = "SET featureflight.system_time = '1970-01-01T00:17:00Z'";
 const ASK: &str = "SELECT v FROM examples WHERE id = 'A'";
 
-async fn handshake(
+/// The token of a new session, with the client's authorization or without.
+pub(super) async fn handshake(
     client: &mut Client,
     authorization: Option<String>,
 ) -> Result<String, tonic::Status> {
@@ -42,7 +43,7 @@ async fn offered_cookie(client: &mut Client) -> Option<String> {
     header.split(';').next().map(str::to_owned)
 }
 
-fn bearer(token: &str) -> String {
+pub(super) fn bearer(token: &str) -> String {
     format!("Bearer {token}")
 }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use datafusion::catalog::Session;
 use datafusion::common::DFSchema;
+use datafusion::common::stats::Precision;
 use datafusion::error::Result;
 use datafusion::logical_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion::logical_expr::{Expr, LogicalPlan, UserDefinedLogicalNode};
@@ -52,10 +53,16 @@ impl ExtensionPlanner for PointInTimePlanner {
             .num_rows;
         let mut groups = Vec::with_capacity(join.groups.len());
         for group in &join.groups {
-            let mut group = plan_group(group, &join.scan, join.spine.schema(), &physical).await?;
-            let features = distinct(&group.features).len();
-            group.passes = Passes::choose(&group.files, &group.table, features, spine_rows);
-            groups.push(group);
+            groups.push(
+                plan_group(
+                    group,
+                    &join.scan,
+                    join.spine.schema(),
+                    spine_rows,
+                    &physical,
+                )
+                .await?,
+            );
         }
         let schema = Arc::clone(join.schema.inner());
         Ok(Some(Arc::new(PointInTimeExec::new(
@@ -72,6 +79,7 @@ async fn plan_group(
     group: &GroupJoin,
     scan: &ScanContext,
     spine: &DFSchema,
+    spine_rows: Precision<usize>,
     physical: &ToPhysical<'_>,
 ) -> Result<Group> {
     let table = &group.table;
@@ -106,7 +114,10 @@ async fn plan_group(
         .pin
         .files(&table.files, range, freshness(group, scan))
         .await?;
+    let features: Vec<_> = group.columns.iter().map(|column| column.feature).collect();
+    let decoded = distinct(&features).len();
     Ok(Group {
+        passes: Passes::choose(&files, table, decoded, spine_rows),
         table: Arc::clone(table),
         reader: Arc::clone(&scan.reader),
         files,
@@ -116,8 +127,7 @@ async fn plan_group(
         max_age: group.max_age,
         known_at,
         known_by: group.known_by,
-        features: group.columns.iter().map(|column| column.feature).collect(),
-        passes: Passes::Two,
+        features,
     })
 }
 

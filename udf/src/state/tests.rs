@@ -356,8 +356,8 @@ async fn a_limit_finds_the_same_rows_again() {
     }
 }
 
-#[tokio::test]
-async fn a_lookup_ends_when_the_named_records_are_settled() {
+/// [`days`], and B, which has one old version in a file of its own.
+async fn days_and_another_record() -> Arc<InMemory> {
     let store = days().await;
     let old = ("B", 4 * 86_400 + 60, Some("x"), 0, 0, false);
     let file = File {
@@ -365,6 +365,12 @@ async fn a_lookup_ends_when_the_named_records_are_settled() {
         versions: versions(&[old]),
     };
     write(&store, &[file]).await;
+    store
+}
+
+#[tokio::test]
+async fn a_lookup_ends_when_the_named_records_are_settled() {
+    let store = days_and_another_record().await;
     for (named, found, probed) in [
         ("'A'", vec!["c"], 1),
         // Statistics rule out the files that lack B, and those that only have B.
@@ -388,13 +394,7 @@ async fn a_lookup_ends_when_the_named_records_are_settled() {
 
 #[tokio::test]
 async fn a_join_names_the_records_it_wants() {
-    let store = days().await;
-    let old = ("B", 4 * 86_400 + 60, Some("x"), 0, 0, false);
-    let file = File {
-        key: "year=1970/month=01/day=05/hour=00/x.parquet".to_owned(),
-        versions: versions(&[old]),
-    };
-    write(&store, &[file]).await;
+    let store = days_and_another_record().await;
     let probes = async |wanted: Vec<&str>, sql: &str, partitions: usize| {
         let context = context(&store, Clocks::default(), partitions).await;
         let ids = StringViewArray::from_iter_values(wanted.iter().copied());
