@@ -12,40 +12,39 @@
 //!   then the features of the winners alone.
 //! - Memory: in proportion to the spine (rows, index, one rank per slot; n log n ranks for keys
 //!   whose per-row cuts do not grow with time) and to the distinct winners' features; reserved in
-//!   the pool. A spine that does not fit is joined part by part, each part reading the histories
-//!   anew: nothing is written to disk. `ResourcesExhausted` when not even one row fits.
+//!   the pool. A spine that does not fit goes to disk in partitions, and so do the versions that
+//!   may match: `ResourcesExhausted` beyond the disk quota, or when not even one row fits.
 //! - Ends when its stream is dropped; can be executed again.
 
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::common::Statistics;
 use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
-use datafusion::error::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::execution_plan::{Boundedness, CardinalityEffect, EmissionType};
-use datafusion::physical_plan::metrics::{
-    BaselineMetrics, Count, ExecutionPlanMetricsSet, MetricBuilder, MetricsSet,
-};
+use datafusion::physical_plan::metrics::{BaselineMetrics, ExecutionPlanMetricsSet, MetricsSet};
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{
-    ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning,
-    PhysicalExpr, PlanProperties, ReplaceChildrenOptions, StatisticsArgs, apply_expression_roots,
+    ChildStats, ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan,
+    ExecutionPlanProperties, Partitioning, PhysicalExpr, PlanProperties, ReplaceChildrenOptions,
+    StatisticsArgs, apply_expression_roots,
 };
 use featureflight_catalog::Error;
-use futures::stream::{self, StreamExt, TryStreamExt};
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use crate::point_in_time::group::{Group, IndexedSpine, KnownAt, Matches};
-use crate::point_in_time::index::INDEX_PER_ROW;
-use crate::point_in_time::spine::{Spine, SpineReader};
+use crate::point_in_time::group::{Group, KnownAt};
+use crate::point_in_time::rows::Joiner;
+use crate::point_in_time::spill;
+use crate::point_in_time::spine::{self, Piece};
 use crate::statistics::of_left_join;
 
 /// See the module.
@@ -105,147 +104,26 @@ impl PointInTimeExec {
     }
 }
 
-/// A join whose matches are known: what is left is to put rows together.
-struct Joined {
-    spine: Spine,
-    groups: Vec<Matches>,
+/// The joined rows: all of the spine at once where that fits into memory.
+async fn join(
+    joiner: Joiner,
     schema: SchemaRef,
-    /// What the matches hold.
-    _memory: Arc<MemoryReservation>,
-}
-
-impl Joined {
-    /// `length` rows of one batch, of which the spine has `before` rows in earlier batches.
-    fn rows(
-        &self,
-        batch: usize,
-        before: usize,
-        start: usize,
-        length: usize,
-    ) -> Result<RecordBatch> {
-        let mut columns = self.spine.batches[batch]
-            .slice(start, length)
-            .columns()
-            .to_vec();
-        for group in &self.groups {
-            columns.append(&mut group.take(before + start, length)?);
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(length));
-        Ok(RecordBatch::try_new_with_options(
-            Arc::clone(&self.schema),
-            columns,
-            &options,
-        )?)
-    }
-
-    /// (batch, rows in earlier batches, start, length) of every output batch.
-    fn plan(&self, size: usize) -> Vec<(usize, usize, usize, usize)> {
-        let mut plan = Vec::new();
-        let mut before = 0;
-        for (position, batch) in self.spine.batches.iter().enumerate() {
-            let rows = batch.num_rows();
-            for start in (0..rows).step_by(size.max(1)) {
-                plan.push((position, before, start, size.min(rows - start)));
-            }
-            before += rows;
-        }
-        plan
-    }
-}
-
-/// Joins the spine part by part.
-struct Parts {
-    reader: SpineReader,
-    /// Parts that are still to be joined; the next one last.
-    ahead: Vec<Spine>,
-    groups: Arc<[Group]>,
-    schema: SchemaRef,
-    memory: MemoryReservation,
-    tasks: usize,
-    metrics: ExecutionPlanMetricsSet,
-    spine_rows: Count,
-    spine_parts: Count,
-}
-
-impl Parts {
-    fn new(
-        spine: &Arc<dyn ExecutionPlan>,
-        groups: Arc<[Group]>,
-        schema: SchemaRef,
-        context: &Arc<TaskContext>,
-        metrics: ExecutionPlanMetricsSet,
-    ) -> Result<Self> {
-        let memory = MemoryConsumer::new("PointInTimeExec").register(context.memory_pool());
-        // Groups are joined one after the other; what they matched stays.
-        let memory_per_row = || groups.iter().map(Group::memory_per_row);
-        let found: usize = memory_per_row().map(|(found, _)| found).sum();
-        let beside = memory_per_row().map(|(_, beside)| beside).max();
-        let per_row = INDEX_PER_ROW + found + beside.unwrap_or_default();
-        let counter = |name| MetricBuilder::new(&metrics).global_counter(name);
-        Ok(Self {
-            reader: SpineReader::new(spine, context, memory.new_empty(), per_row)?,
-            ahead: Vec::new(),
-            groups,
-            schema,
-            memory,
-            tasks: context.session_config().target_partitions(),
-            spine_rows: counter("spine_rows"),
-            spine_parts: counter("spine_parts"),
-            metrics,
-        })
-    }
-
-    /// The next part, joined; half a part where a whole one does not fit after all.
-    async fn next(&mut self) -> Result<Option<Joined>> {
-        loop {
-            let spine = match self.ahead.pop() {
-                Some(spine) => spine,
-                None => match self.reader.next().await? {
-                    Some(spine) => spine,
-                    None => return Ok(None),
-                },
-            };
-            match self.join(&spine).await {
-                Ok((groups, memory)) => {
-                    self.spine_rows.add(spine.rows);
-                    self.spine_parts.add(1);
-                    return Ok(Some(Joined {
-                        spine,
-                        groups,
-                        schema: Arc::clone(&self.schema),
-                        _memory: memory,
-                    }));
-                }
-                Err(error) if spine.rows > 1 && is_exhausted(&error) => {
-                    let (first, second) = spine.halves();
-                    self.ahead.extend([second, first]);
-                }
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    async fn join(&self, spine: &Spine) -> Result<(Vec<Matches>, Arc<MemoryReservation>)> {
-        let memory = Arc::new(self.memory.new_empty());
-        let mut matches = Vec::with_capacity(self.groups.len());
-        let mut indexed: Option<(&Group, IndexedSpine)> = None;
-        for group in self.groups.iter() {
-            let shared = indexed
-                .take()
-                .filter(|(other, _)| group.shares_index(other));
-            let (_, indexed) = match shared {
-                Some(shared) => indexed.insert(shared),
-                None => indexed.insert((group, group.index(spine, &memory)?)),
-            };
-            let found = group.matches(indexed, self.tasks, &memory, &self.metrics);
-            matches.push(found.await?);
-        }
-        Ok((matches, memory))
-    }
-}
-
-fn is_exhausted(error: &DataFusionError) -> bool {
-    matches!(error.find_root(), DataFusionError::ResourcesExhausted(_))
+    sources: usize,
+    pieces: BoxStream<'static, Result<Piece>>,
+) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+    let mut reader = joiner.read(pieces);
+    let Some(spine) = reader.next().await? else {
+        return Ok(stream::empty().boxed());
+    };
+    let (spine, rest) = match reader.rest() {
+        Some(rest) => (spine, rest),
+        None => match joiner.join(spine, None).await? {
+            Ok(joined) => return Ok(joined.into_stream()),
+            Err((spine, _)) => (spine, stream::empty().boxed()),
+        },
+    };
+    let pieces = stream::iter(spine.into_pieces()).map(Ok).chain(rest);
+    Ok(spill::join(&joiner, &schema, sources, pieces.boxed()))
 }
 
 impl DisplayAs for PointInTimeExec {
@@ -323,26 +201,13 @@ impl ExecutionPlan for PointInTimeExec {
             return Err(Error::internal("a partition that does not exist was executed").into());
         }
         let schema = self.schema();
-        let size = context.session_config().batch_size();
         let metrics = BaselineMetrics::new(&self.metrics, partition);
-        let parts = Parts::new(
-            &self.spine,
-            Arc::clone(&self.groups),
-            Arc::clone(&schema),
-            &context,
-            self.metrics.clone(),
-        )?;
-        let joined = stream::try_unfold(parts, |mut parts: Parts| async move {
-            let joined = parts.next().await?;
-            Ok::<_, DataFusionError>(joined.map(|joined| (joined, parts)))
-        });
-        let batches = joined
-            .map_ok(move |joined| {
-                let plan = joined.plan(size);
-                stream::iter(plan).map(move |(batch, before, start, length)| {
-                    joined.rows(batch, before, start, length)
-                })
-            })
+        let groups = Arc::clone(&self.groups);
+        let joiner = Joiner::new(groups, Arc::clone(&schema), &context, &self.metrics);
+        let pieces = spine::run(&self.spine, &context)?;
+        let sources = self.spine.output_partitioning().partition_count();
+        let batches = join(joiner, self.spine.schema(), sources, pieces);
+        let batches = stream::once(batches)
             .try_flatten()
             .inspect_ok(move |batch| metrics.record_output(batch.num_rows()));
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))

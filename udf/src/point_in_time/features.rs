@@ -12,9 +12,11 @@ use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::metrics::Count;
 use featureflight_catalog::scan::files::ScanMetrics;
-use futures::stream::TryStreamExt;
+use featureflight_catalog::table::FeatureTable;
+use futures::stream::{StreamExt, TryStreamExt};
 
 use crate::point_in_time::kept::Kept;
+use crate::point_in_time::spill::versions::SpilledVersions;
 use crate::ranking::fetch::{Place, by_file, compact, fetch};
 use crate::ranking::pass::{AHEAD, History, join};
 
@@ -32,10 +34,20 @@ pub(crate) fn distinct(features: &[usize]) -> Vec<usize> {
     distinct
 }
 
+/// Where the versions of one pass lie.
+#[derive(Debug, Clone)]
+pub(crate) enum Versions {
+    /// Where they always do.
+    Stored(History),
+    /// Those that a part of the spine can match, with the [`distinct`] features.
+    Spilled(SpilledVersions),
+}
+
 /// Where features come from.
 #[derive(Debug, Clone)]
 pub(crate) struct Source {
-    pub(crate) history: History,
+    pub(crate) table: Arc<FeatureTable>,
+    pub(crate) versions: Versions,
     /// Positions in the definitions, [`distinct`].
     pub(crate) features: Arc<[usize]>,
     pub(crate) kept: Option<Arc<Kept>>,
@@ -61,12 +73,15 @@ impl Source {
         }
         let scratch = memory.new_empty();
         scratch.try_grow(places.len() * size_of::<Place>())?;
-        // What was kept of a file is given at once.
-        let longest = self.kept.as_ref().map_or(LONGEST_RUN, |_| usize::MAX);
+        let longest = match (&self.kept, &self.versions) {
+            (None, Versions::Stored(_)) => LONGEST_RUN,
+            // What was kept, or spilled, of a file is given at once.
+            _ => usize::MAX,
+        };
         let runs = by_file(&places, longest);
         let share = runs.len().div_ceil(tasks.max(1)).max(1);
         let places: Arc<[Place]> = places.into();
-        let state_schema = Arc::clone(&self.history.table.state_schema);
+        let state_schema = Arc::clone(&self.table.state_schema);
         let mut running = JoinSet::new();
         for runs in runs.chunks(share) {
             let (source, places) = (self.clone(), Arc::clone(&places));
@@ -126,18 +141,28 @@ impl Source {
             }
         }
         let Self {
-            history,
+            versions,
             features,
             kept,
             metrics,
             files_fetched,
+            ..
         } = self;
         drop(kept);
-        let file = |run: &Range<usize>| places[run.start].file;
-        files_fetched.add(missing.chunk_by(|a, b| file(a) == file(b)).count());
-        let mut fetched = fetch(&history, places, missing, &features, AHEAD, &metrics);
-        while let Some((start, batch)) = fetched.try_next().await? {
-            let chunk = (start, batch.features.into_iter().map(compact).collect());
+        let mut fetched = match versions {
+            Versions::Stored(history) => {
+                let file = |run: &Range<usize>| places[run.start].file;
+                files_fetched.add(missing.chunk_by(|a, b| file(a) == file(b)).count());
+                fetch(&history, places, missing, &features, AHEAD, &metrics)
+                    .map_ok(|(start, batch)| {
+                        (start, batch.features.into_iter().map(compact).collect())
+                    })
+                    .map_err(Into::into)
+                    .boxed()
+            }
+            Versions::Spilled(spilled) => spilled.fetch(Arc::clone(places), missing),
+        };
+        while let Some(chunk) = fetched.try_next().await? {
             hold(&chunk)?;
             chunks.push(chunk);
         }

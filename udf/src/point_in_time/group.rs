@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, UInt32Array};
+use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
 use arrow::compute::take;
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::error::Result;
@@ -19,12 +19,13 @@ use featureflight_catalog::{Error, Instant};
 
 use crate::clock::Clocks;
 use crate::point_in_time::age::{Age, before};
-use crate::point_in_time::features::{Source, distinct};
+use crate::point_in_time::features::{Source, Versions, distinct};
 use crate::point_in_time::index::{SpineIndex, SpineRows};
 use crate::point_in_time::kept::Keeper;
 use crate::point_in_time::node::KnownBy;
 use crate::point_in_time::passes::Passes;
 use crate::point_in_time::probe::{Probe, cells_memory};
+use crate::point_in_time::spill::versions::SpilledVersions;
 use crate::point_in_time::spine::{Spine, instants};
 use crate::ranking::cuts::Cuts;
 use crate::ranking::fetch::{Place, compact};
@@ -96,14 +97,14 @@ pub(crate) struct IndexedSpine {
 /// Counts of one group.
 #[derive(Debug)]
 pub(crate) struct GroupMetrics {
-    pass: PassMetrics,
+    pub(crate) pass: PassMetrics,
     versions_entered: Count,
     rows_matched: Count,
     files_fetched: Count,
 }
 
 impl GroupMetrics {
-    fn new(set: &ExecutionPlanMetricsSet, group: &str) -> Self {
+    pub(crate) fn new(set: &ExecutionPlanMetricsSet, group: &str) -> Self {
         let counter = |name| {
             MetricBuilder::new(set)
                 .with_new_label("group", group.to_owned())
@@ -123,10 +124,11 @@ impl GroupMetrics {
 
 impl Group {
     /// Matches every row of the spine; `memory` grows by what the matches hold. `indexed` is what
-    /// [`Self::index`] made.
+    /// [`Self::index`] made; `spilled` are the versions, where they are not to be read again.
     pub(crate) async fn matches(
         &self,
         indexed: &IndexedSpine,
+        spilled: Option<SpilledVersions>,
         tasks: usize,
         memory: &Arc<MemoryReservation>,
         metrics: &ExecutionPlanMetricsSet,
@@ -137,12 +139,8 @@ impl Group {
         let scratch = memory.new_empty();
         let slot = size_of::<(Place, u32)>() + size_of::<Place>() + 3 * size_of::<u32>();
         scratch.try_grow(cells_memory(index.cells()) + index.slots() * slot)?;
-        let reach = self.reach(&index)?;
-        let history = self.reachable(reach, &metrics);
-        let mut cuts = Cuts::from(self.clocks);
-        if let KnownAt::Constant(at) = self.known_at {
-            cuts = cuts.known(self.known_by, at);
-        }
+        let reach = self.reach(index.times())?;
+        let cuts = self.cuts();
         // Of no use to rank versions by, but no version known later can match.
         let known = match index.last_cut() {
             Some(last) => cuts.known(self.known_by, last),
@@ -157,15 +155,24 @@ impl Group {
         index.clear();
         let wanted = distinct(&self.features);
         let mut columns = rank::columns(self.table.record_identifier);
-        let keeper = (self.passes == Passes::One).then(|| {
+        let keeper = (self.passes == Passes::One && spilled.is_none()).then(|| {
             columns.features.extend(&wanted);
             Keeper::new(memory.new_empty())
         });
         let probe = Probe::new(index, cuts, self.known_by, tasks, entered, keeper);
         let probe = Arc::new(probe);
-        pass(&history, &columns, prune, tasks, &probe, &metrics.pass).await?;
+        let (versions, files) = if let Some(spilled) = spilled {
+            spilled.pass(tasks, &probe).await?;
+            let files = spilled.files();
+            (Versions::Spilled(spilled), files)
+        } else {
+            let history = self.reachable(reach, &metrics.pass);
+            pass(&history, &columns, prune, tasks, &probe, &metrics.pass).await?;
+            let files = history.files.len();
+            (Versions::Stored(history), files)
+        };
         let kept = probe.kept();
-        let (places, winner_of_slot) = self.winners(&probe, history.files.len())?;
+        let (places, winner_of_slot) = self.winners(&probe, files)?;
         drop((probe, scratch));
 
         let winner = |slot: &u32| winner_of_slot.get(*slot as usize).copied();
@@ -176,7 +183,8 @@ impl Group {
             .add(winners.iter().filter(|winner| **winner != NONE).count());
         memory.try_grow(winners.len() * size_of::<u32>())?;
         let source = Source {
-            history,
+            table: Arc::clone(&self.table),
+            versions,
             features: wanted.into(),
             kept: kept.map(Arc::new),
             metrics: metrics.pass.files,
@@ -207,8 +215,8 @@ impl Group {
         (found, beside + copies * features)
     }
 
-    /// Whether an index for `other` is one for this group too.
-    pub(crate) fn shares_index(&self, other: &Self) -> bool {
+    /// Whether rows that have one key for `other` have one for this group too.
+    pub(crate) fn shares_key(&self, other: &Self) -> bool {
         let key_type = |group: &Self| {
             let identifier = group.table.record_identifier;
             group
@@ -218,14 +226,26 @@ impl Group {
                 .data_type()
                 .clone()
         };
+        self.key.eq(&other.key) && key_type(self) == key_type(other)
+    }
+
+    /// Whether an index for `other` is one for this group too.
+    pub(crate) fn shares_index(&self, other: &Self) -> bool {
         let cut = |group: &Self| match &group.known_at {
             KnownAt::Spine(cut) => Some(Arc::clone(cut)),
             KnownAt::Always | KnownAt::Constant(_) => None,
         };
-        self.key.eq(&other.key)
-            && self.time.eq(&other.time)
-            && cut(self) == cut(other)
-            && key_type(self) == key_type(other)
+        self.shares_key(other) && self.time.eq(&other.time) && cut(self) == cut(other)
+    }
+
+    /// The key of every row.
+    pub(crate) fn keys(&self, batch: &RecordBatch) -> Result<ArrayRef> {
+        evaluate(&self.key, batch)
+    }
+
+    /// The time of every row.
+    pub(crate) fn times(&self, batch: &RecordBatch) -> Result<Vec<Option<Instant>>> {
+        instants(&evaluate(&self.time, batch)?)
     }
 
     /// The spine's keys, times and cuts as an index, and the slot of each row.
@@ -238,14 +258,12 @@ impl Group {
         let identifier = self.table.state_schema.field(self.table.record_identifier);
         let mut rows = SpineRows::try_new(identifier.data_type())?;
         for batch in &spine.batches {
-            let evaluate =
-                |expr: &Arc<dyn PhysicalExpr>| expr.evaluate(batch)?.into_array(batch.num_rows());
-            let times = instants(&evaluate(&self.time)?)?;
+            let times = self.times(batch)?;
             let cuts = match &self.known_at {
-                KnownAt::Spine(cut) => Some(instants(&evaluate(cut)?)?),
+                KnownAt::Spine(cut) => Some(instants(&evaluate(cut, batch)?)?),
                 KnownAt::Always | KnownAt::Constant(_) => None,
             };
-            rows.push(&evaluate(&self.key)?, &times, cuts.as_deref())?;
+            rows.push(&self.keys(batch)?, &times, cuts.as_deref())?;
             memory.try_grow(rows.memory().saturating_sub(memory.size()))?;
         }
         let (index, slot_of_row) = SpineIndex::new(rows, &memory)?;
@@ -256,25 +274,34 @@ impl Group {
         })
     }
 
-    /// When the versions happened that may match some slot: never, for a spine without slots.
-    fn reach(&self, index: &SpineIndex) -> Result<EventRange> {
-        let times = (0..index.slots()).map(|slot| index.time(slot));
-        Ok(match (times.clone().min(), times.max()) {
-            (Some(first), Some(last)) => EventRange {
+    /// When the versions happened that may match a row, given the first time of the rows and the
+    /// last: never, where no row has one.
+    pub(crate) fn reach(&self, times: Option<(Instant, Instant)>) -> Result<EventRange> {
+        Ok(match times {
+            Some((first, last)) => EventRange {
                 from: self.max_age.map(|age| before(first, age)).transpose()?,
                 to: Some(self.clocks.valid.map_or(last, |valid| valid.min(last))),
             },
-            _ => EventRange {
+            None => EventRange {
                 from: Some(Instant::from_micros(1)),
                 to: Some(Instant::from_micros(0)),
             },
         })
     }
 
+    /// The cuts that are the same for all rows.
+    pub(crate) fn cuts(&self) -> Cuts {
+        let cuts = Cuts::from(self.clocks);
+        match self.known_at {
+            KnownAt::Constant(at) => cuts.known(self.known_by, at),
+            KnownAt::Always | KnownAt::Spine(_) => cuts,
+        }
+    }
+
     /// The files that may hold a version within `reach`.
-    fn reachable(&self, reach: EventRange, metrics: &GroupMetrics) -> History {
+    pub(crate) fn reachable(&self, reach: EventRange, metrics: &PassMetrics) -> History {
         let files = self.files.prune(reach);
-        metrics.pass.files.count_list(&files);
+        metrics.files.count_list(&files);
         History {
             table: Arc::clone(&self.table),
             reader: Arc::clone(&self.reader),
@@ -318,6 +345,10 @@ impl Group {
         }
         Ok((places, winner_of_slot))
     }
+}
+
+fn evaluate(expr: &Arc<dyn PhysicalExpr>, batch: &RecordBatch) -> Result<ArrayRef> {
+    expr.evaluate(batch)?.into_array(batch.num_rows())
 }
 
 /// File by file the row and the slot of each winner, which `won` has in any order.

@@ -308,6 +308,12 @@ impl SpineIndex {
         self.cuts[slot]
     }
 
+    /// The first time of all slots and the last.
+    pub(crate) fn times(&self) -> Option<(Instant, Instant)> {
+        let times = (0..self.slots()).map(|slot| self.time(slot));
+        times.clone().min().zip(times.max())
+    }
+
     /// The latest of the rows' own cuts.
     pub(crate) fn last_cut(&self) -> Option<Instant> {
         self.cuts.iter().copied().max()

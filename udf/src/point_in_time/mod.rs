@@ -6,7 +6,8 @@
 //! it once: [`spine`] collects rows and times, [`index`] turns them into slots per key, [`probe`]
 //! keeps the best version per slot, [`features`] puts together what the winners hold, out of what
 //! the pass [`kept`] or else fetched ([`passes`] says which), [`group`] runs one feature group
-//! through all of them, and [`exec`] puts the output rows together.
+//! through all of them, [`rows`] puts the output together, and [`exec`] is the operator. A spine
+//! that does not fit into memory is joined partition by partition: [`spill`].
 
 mod age;
 mod cuts_tree;
@@ -19,6 +20,8 @@ pub mod node;
 pub(crate) mod passes;
 pub(crate) mod planner;
 mod probe;
+mod rows;
+mod spill;
 mod spine;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,6 @@
 //! The spine in memory, whole or in parts, and its times as instants.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, RecordBatchOptions};
@@ -11,10 +12,10 @@ use datafusion::common::runtime::JoinSet;
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::error::Result;
 use datafusion::execution::TaskContext;
-use datafusion::execution::memory_pool::{MemoryLimit, MemoryReservation};
+use datafusion::execution::memory_pool::MemoryReservation;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use featureflight_catalog::{Error, Instant};
-use futures::StreamExt;
+use futures::stream::{BoxStream, StreamExt, TryStreamExt, once, try_unfold};
 use tokio::sync::mpsc;
 
 use crate::ranking::fetch::compact;
@@ -22,23 +23,43 @@ use crate::ranking::pass::lost;
 
 const SECONDS_PER_DAY: i64 = 86_400;
 
+/// A batch and the partition it comes from.
+pub(crate) type Piece = (usize, RecordBatch);
+
 /// Rows of the spine that are joined together.
 #[derive(Debug)]
 pub(crate) struct Spine {
     pub(crate) batches: Vec<RecordBatch>,
+    /// The partition of each batch; ascending.
+    partitions: Vec<usize>,
     pub(crate) rows: usize,
     /// What the batches hold.
     memory: Arc<MemoryReservation>,
 }
 
 impl Spine {
-    fn new(batches: Vec<RecordBatch>, memory: Arc<MemoryReservation>) -> Self {
-        let rows = batches.iter().map(RecordBatch::num_rows).sum();
+    fn new(pieces: Vec<Piece>, memory: Arc<MemoryReservation>) -> Self {
+        let rows = pieces.iter().map(|(_, batch)| batch.num_rows()).sum();
+        let (partitions, batches) = pieces.into_iter().unzip();
         Self {
             batches,
+            partitions,
             rows,
             memory,
         }
+    }
+
+    /// The partitions that rows come from, and those between.
+    pub(crate) fn partitions(&self) -> Range<usize> {
+        match (self.partitions.first(), self.partitions.last()) {
+            (Some(first), Some(last)) => *first..last + 1,
+            _ => 0..0,
+        }
+    }
+
+    /// The batches, which are no longer accounted for.
+    pub(crate) fn into_pieces(self) -> impl Iterator<Item = Piece> {
+        self.partitions.into_iter().zip(self.batches)
     }
 
     /// The first half of the rows and the second.
@@ -46,14 +67,14 @@ impl Spine {
         let half = self.rows / 2;
         let (mut first, mut second) = (Vec::new(), Vec::new());
         let mut before = 0;
-        for batch in self.batches {
+        for (partition, batch) in self.partitions.into_iter().zip(self.batches) {
             let rows = batch.num_rows();
             let cut = half.saturating_sub(before).min(rows);
             if cut > 0 {
-                first.push(batch.slice(0, cut));
+                first.push((partition, batch.slice(0, cut)));
             }
             if cut < rows {
-                second.push(batch.slice(cut, rows - cut));
+                second.push((partition, batch.slice(cut, rows - cut)));
             }
             before += rows;
         }
@@ -62,16 +83,46 @@ impl Spine {
     }
 }
 
-/// A batch and the partition it comes from.
-type Piece = (usize, RecordBatch);
+/// Every partition of `input`, run at once.
+///
+/// # Errors
+/// Those of starting the input.
+pub(crate) fn run(
+    input: &Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> Result<BoxStream<'static, Result<Piece>>> {
+    let partitions = input.output_partitioning().partition_count();
+    let (sender, pieces) = mpsc::channel(2 * partitions.max(1));
+    let mut running = JoinSet::new();
+    for partition in 0..partitions {
+        let mut stream = input.execute(partition, Arc::clone(context))?;
+        let sender = sender.clone();
+        running.spawn(async move {
+            while let Some(batch) = stream.next().await {
+                let piece = batch.map(|batch| (partition, batch));
+                if sender.send(piece).await.is_err() {
+                    return;
+                }
+            }
+        });
+    }
+    let pieces = try_unfold((pieces, running), async |(mut pieces, mut running)| {
+        if let Some(piece) = pieces.recv().await {
+            return Ok(Some((piece?, (pieces, running))));
+        }
+        while let Some(ended) = running.join_next().await {
+            ended.map_err(|error| lost(&error))?;
+        }
+        Ok(None)
+    });
+    Ok(pieces.boxed())
+}
 
-/// Runs every partition of the input at once and hands the rows out in parts that fit into memory.
-#[derive(Debug)]
+/// Hands the rows of a spine out in parts that fit into memory.
 pub(crate) struct SpineReader {
-    pieces: mpsc::Receiver<Result<Piece>>,
-    running: JoinSet<()>,
+    pieces: BoxStream<'static, Result<Piece>>,
     memory: MemoryReservation,
-    /// Bytes that a part may take: half of what the pool has in all, as others work too.
+    /// Bytes that a part may take.
     most: usize,
     /// Bytes that joining takes per row, beside the row.
     per_row: usize,
@@ -83,45 +134,23 @@ pub(crate) struct SpineReader {
 const LONGEST: usize = 1 << 31;
 
 impl SpineReader {
-    /// # Errors
-    /// Those of starting the input.
     pub(crate) fn new(
-        input: &Arc<dyn ExecutionPlan>,
-        context: &Arc<TaskContext>,
+        pieces: BoxStream<'static, Result<Piece>>,
         memory: MemoryReservation,
+        most: usize,
         per_row: usize,
-    ) -> Result<Self> {
-        let partitions = input.output_partitioning().partition_count();
-        let most = match context.memory_pool().memory_limit() {
-            MemoryLimit::Finite(limit) => limit / 2,
-            MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
-        };
-        let (sender, pieces) = mpsc::channel(2 * partitions.max(1));
-        let mut running = JoinSet::new();
-        for partition in 0..partitions {
-            let mut stream = input.execute(partition, Arc::clone(context))?;
-            let sender = sender.clone();
-            running.spawn(async move {
-                while let Some(batch) = stream.next().await {
-                    let piece = batch.map(|batch| (partition, batch));
-                    if sender.send(piece).await.is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-        Ok(Self {
+    ) -> Self {
+        Self {
             pieces,
-            running,
             memory,
             most,
             per_row,
             left_over: None,
-        })
+        }
     }
 
-    /// The next rows: all that are left if they fit into half of the memory pool and into what is
-    /// free of it, else as many as do. `None` at the end of the input.
+    /// The next rows: all that are left if they fit, else as many as do. `None` at the end of the
+    /// input.
     ///
     /// # Errors
     /// Those of the input, and `ResourcesExhausted` when not even one batch fits.
@@ -159,8 +188,13 @@ impl SpineReader {
         }
         // In the order of the partitions, not of their ends: a limit above keeps the same rows.
         pieces.sort_by_key(|(partition, _)| *partition);
-        let batches = pieces.into_iter().map(|(_, batch)| batch).collect();
-        Ok(Some(Spine::new(batches, Arc::new(held))))
+        Ok(Some(Spine::new(pieces, Arc::new(held))))
+    }
+
+    /// What is left; nothing, where the last part was the whole.
+    pub(crate) fn rest(self) -> Option<BoxStream<'static, Result<Piece>>> {
+        let next = self.left_over?;
+        Some(once(async { Ok(next) }).chain(self.pieces).boxed())
     }
 
     /// The next batch that is not empty, holding nothing but its rows.
@@ -168,8 +202,7 @@ impl SpineReader {
         if let Some(piece) = self.left_over.take() {
             return Ok(Some(piece));
         }
-        while let Some(piece) = self.pieces.recv().await {
-            let (partition, batch) = piece?;
+        while let Some((partition, batch)) = self.pieces.try_next().await? {
             if batch.num_rows() > 0 {
                 let columns = batch.columns().iter().cloned().map(compact).collect();
                 let batch = RecordBatch::try_new_with_options(
@@ -179,9 +212,6 @@ impl SpineReader {
                 )?;
                 return Ok(Some((partition, batch)));
             }
-        }
-        while let Some(ended) = self.running.join_next().await {
-            ended.map_err(|error| lost(&error))?;
         }
         Ok(None)
     }

@@ -1,18 +1,24 @@
 //! The point-in-time join as definition C of the contract says, from the logical node down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::array::{
     ArrayRef, Date32Array, Int64Array, RecordBatch, StringViewArray, TimestampMillisecondArray,
-    TimestampNanosecondArray, TimestampSecondArray, new_null_array,
+    TimestampNanosecondArray, TimestampSecondArray, UInt64Array, new_null_array,
 };
+use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::{DataType, IntervalMonthDayNano, TimeUnit};
+use datafusion::datasource::MemTable;
+use datafusion::execution::TaskContext;
+use datafusion::execution::runtime_env::RuntimeEnvBuilder;
 use datafusion::logical_expr::{Extension, LogicalPlan, LogicalPlanBuilder, col, lit};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{DataFrame, SessionContext};
 use featureflight_catalog::model::FeatureType;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::table::EventTimeForm;
+use futures::StreamExt;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
@@ -468,30 +474,190 @@ async fn a_plan_runs_again() {
     assert_eq!(lines(&collect(plan, context).await.unwrap()), first);
 }
 
-#[tokio::test]
-async fn a_spine_that_does_not_fit_is_joined_in_parts_and_the_memory_is_given_back() {
-    let store = store(&versions(&WORKED_EXAMPLE), 3).await;
-    let whole = physical(&store, group(&store)).await;
-    let whole = lines(&collect(whole, task_context(2, 3)).await.unwrap());
-    let mut parts = Vec::new();
+/// Runs `plan` in more and more memory; the answers that there were, and their numbers of parts.
+async fn in_little_memory(
+    plan: impl AsyncFn() -> Arc<dyn ExecutionPlan>,
+) -> Vec<(Vec<String>, usize)> {
+    let mut answers = Vec::new();
     for limit in (100..20_000).step_by(100) {
-        let plan = physical(&store, group(&store)).await;
+        let plan = plan().await;
         let context = limited_context(2, 3, Some(limit));
         match collect(Arc::clone(&plan), Arc::clone(&context)).await {
-            Ok(batches) => {
-                assert_eq!(lines(&batches), whole);
-                parts.push(metric(&plan, "spine_parts"));
-            }
+            Ok(batches) => answers.push((lines(&batches), metric(&plan, "spine_parts"))),
             Err(error) => {
                 assert!(error.to_string().contains("Resources exhausted"), "{error}");
-                assert!(parts.is_empty(), "{limit} bytes fail where fewer do not");
+                assert!(answers.is_empty(), "{limit} bytes fail where fewer do not");
             }
         }
         assert_eq!(context.memory_pool().reserved(), 0);
+        assert_eq!(context.runtime_env().disk_manager.used_disk_space(), 0);
     }
-    assert!(parts.len() < 199, "some limit is too low for a row");
-    assert!(parts[0] > 1, "{parts:?}");
-    assert_eq!(parts.last(), Some(&1));
+    assert!(answers.len() < 199, "some limit is too low for a row");
+    answers
+}
+
+#[tokio::test]
+async fn a_spine_that_does_not_fit_is_joined_in_parts_and_nothing_is_left() {
+    let store = store(&versions(&WORKED_EXAMPLE), 3).await;
+    let whole = physical(&store, group(&store)).await;
+    let whole = lines(&collect(whole, task_context(2, 3)).await.unwrap());
+    let answers = in_little_memory(async || physical(&store, group(&store)).await).await;
+    assert!(answers.iter().all(|(lines, _)| *lines == whole));
+    assert!(answers[0].1 > 1, "{answers:?}");
+    assert_eq!(answers.last().unwrap().1, 1);
+}
+
+#[tokio::test]
+async fn groups_of_several_keys_are_joined_in_parts_one_after_the_other() {
+    let store = store(&versions(&WORKED_EXAMPLE), 3).await;
+    let batch = spine(&EVENTS);
+    let mut columns = batch.columns().to_vec();
+    let others = ["B", "A", "C", "A", "A", "D", "B", "C"];
+    columns.push(Arc::new(StringViewArray::from_iter_values(others)));
+    let fields = ["name", "key", "ts", "other"].into_iter().zip(columns);
+    let spine = RecordBatch::try_from_iter(fields).unwrap();
+    let plan = async || {
+        let named = |key: &str, name: &str| {
+            let mut group = group(&store);
+            group.key = col(key);
+            group.columns[0].name = name.to_owned();
+            group
+        };
+        // The first and the last share a key; what they add is not side by side.
+        let groups = vec![named("key", "a"), named("other", "b"), named("key", "c")];
+        let frame = join(&session(2), spine.clone(), groups);
+        frame.create_physical_plan().await.unwrap()
+    };
+    let whole = collect(plan().await, task_context(2, 3)).await.unwrap();
+    let whole = lines(&whole);
+    assert!(whole[0].ends_with("B a15 b1 a15"), "{whole:?}");
+    let answers = in_little_memory(plan).await;
+    assert!(
+        answers.iter().all(|(lines, _)| *lines == whole),
+        "{answers:?}"
+    );
+    assert!(answers[0].1 > 2, "{answers:?}");
+}
+
+/// Versions of many keys, half of them of one, and rows that match them.
+async fn many() -> (Arc<InMemory>, RecordBatch) {
+    let key = |row: i64| -> &'static str {
+        match row % 2 {
+            0 => "A",
+            _ => format!("K{}", row % 90).leak(),
+        }
+    };
+    let name = |of: &str, row: i64| -> &'static str { format!("{of}{row:03}").leak() };
+    let rows = (0..600).map(|row| (key(row), row, Some(name("v", row)), row, row, row % 50 == 7));
+    let events = (0..500).map(|row| (name("r", row), key(row), row * 7 % 600));
+    let (rows, events): (Vec<_>, Vec<_>) = (rows.collect(), events.collect());
+    (store(&versions(&rows), 5).await, spine(&events))
+}
+
+/// A join of [`many`] with the spine in three partitions.
+async fn many_joined(store: &Arc<InMemory>, spine: &RecordBatch) -> Arc<dyn ExecutionPlan> {
+    let session = session(3);
+    let batches = (0..spine.num_rows()).step_by(20);
+    let batches: Vec<_> = batches.map(|start| spine.slice(start, 20)).collect();
+    let thirds = batches.chunks(9).map(<[_]>::to_vec);
+    let source = MemTable::try_new(spine.schema(), thirds.collect()).unwrap();
+    let spine = session.read_table(Arc::new(source)).unwrap();
+    let spine = spine.into_unoptimized_plan();
+    let node = PointInTimeJoin::try_new(spine, vec![group(store)], scan_context()).unwrap();
+    let plan = LogicalPlan::Extension(Extension {
+        node: Arc::new(node),
+    });
+    let plan = DataFrame::new(session.state(), plan);
+    plan.create_physical_plan().await.unwrap()
+}
+
+fn spilled_rows(plan: &Arc<dyn ExecutionPlan>) -> usize {
+    plan.metrics().unwrap().spilled_rows().unwrap()
+}
+
+fn text(batches: &[RecordBatch]) -> String {
+    arrow::util::pretty::pretty_format_batches(batches)
+        .unwrap()
+        .to_string()
+}
+
+#[tokio::test]
+async fn a_spilled_join_reads_the_store_once_and_keeps_its_order() {
+    let (store, spine) = many().await;
+    let plan = many_joined(&store, &spine).await;
+    let whole = lines(&collect(plan, task_context(3, 16)).await.unwrap());
+    let mut first: Option<String> = None;
+    for _ in 0..5 {
+        let plan = many_joined(&store, &spine).await;
+        let context = limited_context(3, 16, Some(40_000));
+        let batches = collect(Arc::clone(&plan), Arc::clone(&context))
+            .await
+            .unwrap();
+        assert_eq!(lines(&batches), whole);
+        assert!(
+            metric(&plan, "spine_parts") > 3,
+            "one key alone is too much"
+        );
+        assert_eq!(metric(&plan, "files_read"), 5);
+        assert!(spilled_rows(&plan) >= 500);
+        let text = text(&batches);
+        assert_eq!(*first.get_or_insert_with(|| text.clone()), text);
+    }
+}
+
+#[tokio::test]
+async fn versions_of_other_keys_are_not_spilled() {
+    let (store, spine) = many().await;
+    let rows: Vec<_> = (0..500)
+        .filter(|row| row % 2 == 1 && row % 90 == 1)
+        .collect();
+    let rows = UInt64Array::from_iter_values(rows);
+    let few = take_record_batch(&spine, &rows).unwrap();
+    let copies = vec![few.clone(); 600 / few.num_rows()];
+    let spine = concat_batches(&few.schema(), &copies).unwrap();
+    let spine = spine.slice(0, spine.num_rows() / 20 * 20);
+    let plan = many_joined(&store, &spine).await;
+    let context = limited_context(3, 16, Some(70_000));
+    collect(Arc::clone(&plan), context).await.unwrap();
+    let spilled = spilled_rows(&plan);
+    let versions = spilled - spine.num_rows();
+    assert!((1..20).contains(&versions), "{versions}");
+}
+
+#[tokio::test]
+async fn the_disk_quota_holds_and_files_go() {
+    let (store, spine) = many().await;
+    let runtime = || RuntimeEnvBuilder::new().with_memory_limit(40_000, 1.0);
+    let context = |runtime: RuntimeEnvBuilder| {
+        let runtime = runtime.build_arc().unwrap();
+        Arc::new(TaskContext::default().with_runtime(runtime))
+    };
+    let small = context(runtime().with_max_temp_directory_size(10_000));
+    let plan = many_joined(&store, &spine).await;
+    let error = collect(plan, Arc::clone(&small)).await.unwrap_err();
+    assert!(error.to_string().contains("disk space"), "{error}");
+    assert_eq!(small.runtime_env().disk_manager.used_disk_space(), 0);
+    assert_eq!(small.memory_pool().reserved(), 0);
+
+    // Dropped in the middle.
+    let enough = context(runtime());
+    let disk = &enough.runtime_env().disk_manager;
+    let plan = many_joined(&store, &spine).await;
+    let mut stream = plan.execute(0, Arc::clone(&enough)).unwrap();
+    stream.next().await.unwrap().unwrap();
+    assert!(disk.used_disk_space() > 0);
+    drop(stream);
+    let gone = async {
+        while disk.used_disk_space() > 0 || enough.memory_pool().reserved() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .unwrap();
+    let files = disk.temp_dir_paths().into_iter();
+    let files = files.map(|path| std::fs::read_dir(path).unwrap().count());
+    assert_eq!(files.sum::<usize>(), 0);
 }
 
 #[tokio::test]

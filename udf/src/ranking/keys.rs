@@ -61,7 +61,7 @@ impl<'a> Keys<'a> {
     }
 
     /// The hashes of `rows`, in place of what `hashes` held. That of a null means nothing.
-    pub(crate) fn hash(&self, state: &RandomState, rows: Range<usize>, hashes: &mut Vec<u64>) {
+    pub(crate) fn hash(&self, state: &impl BuildHasher, rows: Range<usize>, hashes: &mut Vec<u64>) {
         hashes.clear();
         match self {
             Self::Integer(column) => {
