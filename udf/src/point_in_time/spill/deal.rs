@@ -2,12 +2,14 @@
 //! partition, whatever side of the join they come from.
 
 use std::fmt;
+use std::io::{BufWriter, IntoInnerError};
 use std::sync::Arc;
 
 use arrow::array::{Array, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
-use arrow::ipc::writer::StreamWriter;
+use arrow::ipc::CompressionType;
+use arrow::ipc::writer::{IpcWriteOptions, StreamWriter};
 use datafusion::common::utils::memory::get_record_batch_memory_size;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -34,6 +36,9 @@ const SEED: u64 = 0x5eed;
 
 /// Bytes that wait for their files at most, in all dealers of one side together.
 const WAITING: usize = 16 << 20;
+
+/// Bytes that wait for one file at most.
+const BUFFER: usize = 64 << 10;
 
 /// Rows written together at most, so that whoever reads them can take few.
 const BATCH: usize = 8_192;
@@ -162,7 +167,10 @@ impl Disk {
     fn create(&self) -> Result<Writing> {
         let doing = "joining a spine that does not fit into memory";
         let file = self.env.disk_manager.create_tmp_file(doing)?;
-        let writer = StreamWriter::try_new(file.open_writer()?, &self.schema)?;
+        let options = IpcWriteOptions::default();
+        let options = options.try_with_compression(Some(CompressionType::LZ4_FRAME))?;
+        let buffered = BufWriter::with_capacity(BUFFER, file.open_writer()?);
+        let writer = StreamWriter::try_new_with_options(buffered, &self.schema, options)?;
         self.metrics.spill_file_count.add(1);
         Ok(Writing {
             file,
@@ -218,7 +226,7 @@ impl fmt::Debug for SpilledRows {
 
 struct Writing {
     file: Arc<dyn SpillFile>,
-    writer: StreamWriter<Box<dyn SpillWriter>>,
+    writer: StreamWriter<BufWriter<Box<dyn SpillWriter>>>,
     rows: usize,
 }
 
@@ -234,7 +242,9 @@ impl Writing {
 
     fn finish(mut self, metrics: &SpillMetrics) -> Result<SpilledRows> {
         self.writer.finish()?;
-        self.writer.into_inner()?.finish()?;
+        let buffered = self.writer.into_inner()?;
+        let mut file = buffered.into_inner().map_err(IntoInnerError::into_error)?;
+        file.finish()?;
         metrics.spilled_rows.add(self.rows);
         let bytes = self.file.size().unwrap_or_default();
         metrics.spilled_bytes.add(bytes as usize);
