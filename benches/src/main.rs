@@ -51,6 +51,8 @@ enum Command {
 
 fn main() -> ExitCode {
     let Arguments { command, threads } = Arguments::parse();
+    // As the server does.
+    featureflight_engine::few_arenas();
     let outcome = match &command {
         Command::Floor(arguments) => floor::run(arguments, threads),
         Command::Answer(arguments) => answer::run(arguments),

@@ -37,3 +37,4 @@ mod writes;
 pub use caller::Caller;
 pub use engine::{Engine, EngineOptions};
 pub use featureflight_catalog::{Error, Kind, Result};
+pub use memory::few_arenas;

@@ -56,6 +56,7 @@ const WORKER_STACK_BYTES: usize = 16 * 1024 * 1024;
 #[must_use]
 pub fn main() -> ExitCode {
     let command_line = CommandLine::parse();
+    featureflight_engine::few_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(WORKER_STACK_BYTES)

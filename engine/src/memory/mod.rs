@@ -1,7 +1,9 @@
 //! Who may hold how much memory. [`pool`] shares what is granted among the queries that run;
 //! [`process`] watches what the process really takes, since buffers of expressions, decoded pages
-//! and messages on their way out are in no pool.
+//! and messages on their way out are in no pool; [`arenas`] keeps the allocator from holding on to
+//! what was freed.
 
+mod arenas;
 mod pool;
 mod process;
 #[cfg(test)]
@@ -22,6 +24,7 @@ use futures::Stream;
 use parking_lot::Mutex;
 use tokio_util::sync::WaitForCancellationFutureOwned;
 
+pub use arenas::few_arenas;
 use pool::{KeptPool, Ledger, QueryPool};
 use process::Watch;
 

@@ -313,7 +313,7 @@ impl Group {
     /// among them or [`NONE`].
     fn winners(&self, probe: &Probe, files: usize) -> Result<(Vec<Place>, Vec<u32>)> {
         let index = &probe.index;
-        let mut won: Vec<(Place, u32)> = Vec::new();
+        let mut won: Vec<(Place, u32)> = Vec::with_capacity(index.slots());
         probe.settle(|slot, best| {
             if best.tombstone {
                 return Ok(());
@@ -328,7 +328,7 @@ impl Group {
             won.push((Place::from(best), slot));
             Ok(())
         })?;
-        let mut places: Vec<Place> = Vec::new();
+        let mut places: Vec<Place> = Vec::with_capacity(won.len());
         let mut winner_of_slot = vec![NONE; index.slots()];
         for (file, mut rows) in (0_u32..).zip(by_file(&won, files)) {
             rows.sort_unstable();

@@ -96,11 +96,20 @@ impl Kept {
         self.memory.shrink(kept.iter().map(Rows::memory).sum());
         let mut found = Vec::new();
         let mut left = places;
-        for Rows { rows, columns } in &kept {
+        for Rows { rows, columns } in kept {
             let here = left.partition_point(|place| Some(&place.row) <= rows.last());
             let (wanted, rest) = left.split_at(here);
             left = rest;
             if wanted.is_empty() {
+                continue;
+            }
+            // Nearly always: few versions that entered are beaten later.
+            if wanted
+                .iter()
+                .map(|place| place.row)
+                .eq(rows.iter().copied())
+            {
+                found.push(columns);
                 continue;
             }
             let indices = wanted
