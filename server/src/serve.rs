@@ -18,7 +18,7 @@ use tonic_health::ServingStatus;
 
 use crate::calls::Calls;
 use crate::config::{Config, ServerConfig};
-use crate::flight::FlightServer;
+use crate::flight::{FlightServer, descriptor};
 use crate::listen;
 use crate::progress::ProgressLayer;
 use crate::sessions::Sessions;
@@ -171,6 +171,11 @@ fn serve_on(
     let flight = FlightServiceServer::new(flight)
         .max_decoding_message_size(usize::try_from(config.max_message.0).unwrap_or(usize::MAX));
     let (health, health_service) = tonic_health::server::health_reporter();
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_file_descriptor_set(descriptor::files())
+        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|error| Error::internal(format!("the services cannot be described: {error}")))?;
 
     let (stop, _) = watch::channel(false);
     // Ends accepting and then idle connections, when what was begun is done.
@@ -192,6 +197,7 @@ fn serve_on(
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .layer(ProgressLayer::new(config.stall_timeout.0))
         .add_service(health_service)
+        .add_service(reflection)
         .add_service(flight)
         .serve_with_incoming_shutdown(incoming, close.clone().cancelled_owned());
 

@@ -13,6 +13,7 @@ mod cancel;
 mod catalogs;
 mod column_metadata;
 mod db_schemas;
+pub(crate) mod descriptor;
 mod dispatch;
 mod encode;
 mod foreign_keys;
