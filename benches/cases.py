@@ -9,6 +9,9 @@ import math
 import pathlib
 import shutil
 
+import numpy
+import pyarrow as pa
+
 import make_history
 
 JOIN_PEERS = ("duckdb", "polars", "chdb")
@@ -19,7 +22,7 @@ class Case:
     name: str
     title: str
     sql: str
-    kind: str = "join"  # or state, wire
+    kind: str = "join"  # or state, wire, latency
     data: str = "default"
     spine: str = "spine"
     groups: tuple = ("customers",)
@@ -30,6 +33,7 @@ class Case:
     s3: bool = False
     floor: bool = True
     matched: str = "visits"
+    upload: str | None = None  # the columns of a table that is uploaded: doubles or text
 
 
 JOIN = "SELECT * FROM point_in_time_join(TABLE(bench.{spine}), 'customers')"
@@ -52,10 +56,11 @@ CASES = [
     Case("lookup-in", "state of 10,000 keys, by a list", kind="state", keys="lookup", peers=("duckdb_state",),
          sql="SELECT * FROM features.customers WHERE customer_id IN ({keys})"),
     Case("s3", "point-in-time join over S3, 20 ms per request", JOIN, s3=True, floor=False),
-    Case("wire", "numbers over Flight SQL against arrow-flight's own DoGet from memory", kind="wire",
-         sql="SELECT value AS a, value + 1 AS b, value * 2 AS c, value::double AS d FROM generate_series(1, {rows})"),
-    Case("wire-table", "a raw table over Flight SQL against arrow-flight's own DoGet from memory", kind="wire",
-         sql="SELECT * FROM bench.{spine}"),
+    Case("wire-doubles", "20 doubles over Flight SQL, from memory", "SELECT * FROM uploaded", kind="wire", upload="doubles"),
+    Case("wire-text", "20 wide text columns over Flight SQL, from memory", "SELECT * FROM uploaded", kind="wire", upload="text"),
+    Case("wire-table", "a raw table over Flight SQL", "SELECT * FROM bench.{spine}", kind="wire"),
+    Case("latency", "from a new connection to the last row of one record's state", kind="latency",
+         sql="SELECT * FROM features.customers WHERE customer_id = '{key}'"),
 ]
 
 
@@ -112,6 +117,19 @@ def make(directory, name, scale):
         make_history.keys(folder, rows=max(10, round(10_000 * scale)), entities=shape["entities"])
     made.write_text(wanted)
     return folder
+
+
+def uploaded(directory, columns, scale):
+    """The Arrow file of a table of 20 columns, made if it is missing."""
+    file = pathlib.Path(directory) / f"{columns}-{scale:g}.arrow"
+    if not file.exists():
+        random, rows = numpy.random.default_rng(1), round({"doubles": 1_000_000, "text": 200_000}[columns] * scale)
+        make = {"doubles": lambda: pa.array(random.random(rows)),
+                "text": lambda: pa.array([random.bytes(20).hex() for _ in range(rows)])}[columns]
+        table = pa.table({f"c{number}": make() for number in range(20)})
+        with pa.ipc.new_file(file, table.schema) as writer:
+            writer.write_table(table, max_chunksize=8192)
+    return file
 
 
 def raw(folder, name):

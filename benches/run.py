@@ -103,8 +103,8 @@ class Bench:
     def run(self, case):
         folder = cases.make(self.options.dir / f"scale-{self.options.scale:g}", case.data, self.options.scale)
         print(f"\n## {case.name}: {case.title}\n", flush=True)
-        if case.kind == "wire":
-            return self.wire(case, folder)
+        if case.kind in ("wire", "latency"):
+            return {"wire": self.wire, "latency": self.latency}[case.kind](case, folder)
         # The files of every case are in the system's cache before the first round.
         self.process([self.bench, "floor", *cases.history_folders(folder, case.groups)])
         with self.store(case, folder) as endpoint:
@@ -126,17 +126,39 @@ class Bench:
                 file.unlink(missing_ok=True)
 
     def wire(self, case, folder):
+        rounds = ["--rounds", max(9, self.options.rounds)]
+        file = cases.uploaded(self.options.dir, case.upload, self.options.scale) if case.upload else None
         figures = self.process([self.bench, "flight", "--threads", THREADS, "--warehouse", folder / "warehouse",
-                                "--sql", case.sql.format(spine=case.spine, rows=round(4_000_000 * self.options.scale)),
-                                "--rounds", max(9, self.options.rounds)])
+                                "--sql", case.sql.format(spine=case.spine), *rounds, *(["--upload", file] if file else [])])
         self.keep(case, "flight", figures)
         if "failed" in figures:
             return self.failed(case, figures["failed"])
-        print("| | seconds | MB per second |\n|---|--:|--:|")
-        print(f"| ours over Flight SQL | {figures['ours_seconds']:.3f} | {figures['ours_mb_per_s']:,.0f} |")
-        print(f"| arrow-flight from memory | {figures['floor_seconds']:.3f} | {figures['floor_mb_per_s']:,.0f} |")
-        print(f"| computing ours, without the wire | {figures['compute_seconds']:.3f} | |")
+        print("| read without decoding | seconds | MB per second | first batch, ms |\n|---|--:|--:|--:|")
+        for name, key in (("ours over Flight SQL", "ours"), ("arrow-flight from memory", "floor")):
+            first = figures["first_batch_ms" if key == "ours" else "floor_first_batch_ms"]
+            print(f"| {name} | {figures[f'{key}_seconds']:.3f} | {figures[f'{key}_mb_per_s']:,.0f} | {first:.1f} |")
+        if compute := figures["compute_seconds"]:
+            print(f"| computing ours, without the wire | {compute:.3f} | | |")
         print(f"\n{figures['rows']:,} rows, {figures['bytes'] / 1e6:,.1f} MB; ours reaches {figures['ours_of_floor']:.0%}")
+        if file:
+            figures = self.process([sys.executable, HERE / "adbc_wire.py", file, folder / "warehouse", *rounds])
+            self.keep(case, "adbc", figures)
+            if "failed" in figures:
+                return self.failed(case, figures["failed"])
+            rates = ", ".join(f"{name} {rate:,}" for name, rate in figures["mb_per_s"].items())
+            print(f"In Python, decoded, MB per second: {rates}")
+        return None
+
+    def latency(self, case, folder):
+        key, = duckdb.execute(f"SELECT customer_id FROM '{cases.raw(folder, 'lookup')}' LIMIT 1").fetchone()
+        print("| clients | p50, ms | p99, ms | queries per second |\n|--:|--:|--:|--:|")
+        for clients, connections in ((1, 200), (64, 20)):
+            figures = self.process([self.bench, "latency", "--threads", THREADS, "--warehouse", folder / "warehouse",
+                                    "--sql", case.sql.format(key=key), "--clients", clients, "--connections", connections])
+            self.keep(case, "latency", figures)
+            if "failed" in figures:
+                return self.failed(case, figures["failed"])
+            print(f"| {clients} | {figures['p50_ms']:.1f} | {figures['p99_ms']:.1f} | {figures['queries_per_second']:,.0f} |")
         return None
 
     @contextlib.contextmanager

@@ -1,22 +1,28 @@
 //! A result over Flight SQL against arrow-flight's own `DoGet` of the same batches from memory,
 //! over loopback, the two in turn, read by the same client without decoding.
 //!
-//! Ours has to compute what it sends: `compute_seconds` says how long that takes alone, so choose
-//! a statement that is cheap to compute to compare the wire.
+//! Ours has to compute what it sends: `compute_seconds` says how long that takes alone. To compare
+//! the wire, choose a statement that is cheap to compute; what is cheapest is a table that was
+//! uploaded, as ours has it in memory too.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use arrow::ipc::reader::FileReader;
 use arrow_flight::decode::FlightRecordBatchStream;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::flight_service_client::FlightServiceClient;
 use arrow_flight::flight_service_server::{FlightService, FlightServiceServer};
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::server::FlightSqlService;
-use arrow_flight::sql::{ProstMessageExt, SqlInfo, TicketStatementQuery};
+use arrow_flight::sql::{
+    CommandStatementIngest, ProstMessageExt, SqlInfo, TableDefinitionOptions, TableExistsOption,
+    TableNotExistOption, TicketStatementQuery,
+};
 use arrow_flight::{FlightData, Ticket};
 use featureflight_engine::session::Session;
 use featureflight_server::{Config, ServerHandle, serve};
@@ -35,80 +41,126 @@ use crate::report::rounded;
 pub(crate) struct Arguments {
     #[arg(long)]
     pub(crate) warehouse: PathBuf,
+    /// An Arrow file that is uploaded as the temporary table `uploaded` first.
+    #[arg(long)]
+    pub(crate) upload: Option<PathBuf>,
     #[arg(long)]
     pub(crate) sql: String,
     #[arg(long, default_value_t = 5)]
     pub(crate) rounds: usize,
 }
 
+/// A server of ours, as `featureflight serve` starts it.
+pub(crate) async fn serve_warehouse(warehouse: &Path, threads: usize) -> Result<ServerHandle> {
+    let mut config = Config::for_warehouse(warehouse);
+    "127.0.0.1:0".clone_into(&mut config.server.listen);
+    config.engine.target_partitions = threads;
+    Ok(serve(&config, std::future::pending()).await?)
+}
+
 pub(crate) async fn run(arguments: Arguments, threads: usize) -> Result<Value> {
     let Arguments {
         warehouse,
+        upload,
         sql,
         rounds,
     } = arguments;
-    let mut config = Config::for_warehouse(&warehouse);
-    "127.0.0.1:0".clone_into(&mut config.server.listen);
-    config.engine.target_partitions = threads;
-    let server = serve(&config, std::future::pending()).await?;
+    let server = serve_warehouse(&warehouse, threads).await?;
     let mut ours = Client::connect(server.local_addr.port()).await?;
+    if let Some(file) = upload {
+        ours.upload(&file).await?;
+    }
     let ticket = ours.ticket(&sql).await?;
     let (schema, batches) = ours.decoded(ticket).await?;
     let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let mut floor = Client::connect(from_memory(schema, batches).await?).await?;
 
-    let mut seconds = [Vec::new(), Vec::new(), Vec::new()];
+    let mut seconds = [Vec::new(), Vec::new()];
+    let mut first = [Vec::new(), Vec::new()];
+    let mut compute = Vec::new();
     let mut bytes = [0, 0];
     for _ in 0..rounds {
         let ticket = ours.ticket(&sql).await?;
-        bytes[0] = timed(&mut seconds[0], ours.drained(ticket)).await?;
-        bytes[1] = timed(&mut seconds[1], floor.drained(any_ticket())).await?;
-        timed(&mut seconds[2], computed(&server, &sql)).await?;
+        for (at, client, ticket) in [(0, &mut ours, ticket), (1, &mut floor, any_ticket())] {
+            let drained = client.drained(ticket).await?;
+            bytes[at] = drained.bytes;
+            seconds[at].push(drained.seconds);
+            first[at].push(drained.first_batch);
+        }
+        if let Some(seconds) = computed(&server, &sql).await? {
+            compute.push(seconds);
+        }
     }
-    let [ours, floor, compute] = seconds.map(median);
+    let ([ours, floor], [first, floor_first]) = (seconds.map(median), first.map(median));
     #[expect(clippy::cast_precision_loss, reason = "shown with few digits")]
     let rate = |bytes: usize, seconds: f64| rounded(bytes as f64 / 1e6 / seconds);
     Ok(json!({
         "engine": "flight", "rows": rows, "bytes": bytes[0],
         "ours_seconds": rounded(ours), "ours_mb_per_s": rate(bytes[0], ours),
         "floor_seconds": rounded(floor), "floor_mb_per_s": rate(bytes[1], floor),
-        "compute_seconds": rounded(compute),
+        "first_batch_ms": rounded(first * 1e3), "floor_first_batch_ms": rounded(floor_first * 1e3),
+        "compute_seconds": (!compute.is_empty()).then(|| rounded(median(compute))),
         "ours_of_floor": rounded(rate(bytes[0], ours) / rate(bytes[1], floor)),
     }))
 }
 
-async fn timed<T>(seconds: &mut Vec<f64>, work: impl Future<Output = Result<T>>) -> Result<T> {
-    let started = Instant::now();
-    let done = work.await?;
-    seconds.push(started.elapsed().as_secs_f64());
-    Ok(done)
-}
-
-fn median(mut seconds: Vec<f64>) -> f64 {
+pub(crate) fn median(mut seconds: Vec<f64>) -> f64 {
     seconds.sort_by(f64::total_cmp);
     seconds.get(seconds.len() / 2).copied().unwrap_or_default()
 }
 
-/// The statement on the server's engine, without the wire.
-async fn computed(server: &ServerHandle, sql: &str) -> Result<()> {
+/// Seconds that the statement takes on the server's engine without the wire; none where it wants
+/// what only the client's session has.
+async fn computed(server: &ServerHandle, sql: &str) -> Result<Option<f64>> {
     let session = Arc::new(Session::new("bench"));
-    let query = server.engine.pin(&session, sql, None).await?;
+    let started = Instant::now();
+    let Ok(query) = server.engine.pin(&session, sql, None).await else {
+        return Ok(None);
+    };
     let mut batches = server.engine.run(&query).await?;
     while batches.try_next().await?.is_some() {}
-    Ok(())
+    Ok(Some(started.elapsed().as_secs_f64()))
 }
 
-struct Client(FlightServiceClient<Channel>);
+/// A result that was read to its end.
+pub(crate) struct Drained {
+    bytes: usize,
+    /// From the call.
+    seconds: f64,
+    first_batch: f64,
+}
+
+/// One connection.
+pub(crate) struct Client(FlightServiceClient<Channel>);
 
 impl Client {
-    async fn connect(port: u16) -> Result<Self> {
+    pub(crate) async fn connect(port: u16) -> Result<Self> {
         let channel = Channel::from_shared(format!("http://127.0.0.1:{port}"))?;
         let client = FlightServiceClient::new(channel.connect().await?);
         Ok(Self(client.max_decoding_message_size(usize::MAX)))
     }
 
+    /// Uploads the batches of an Arrow file.
+    async fn upload(&self, file: &Path) -> Result<()> {
+        let batches = FileReader::try_new(File::open(file)?, None)?;
+        let batches = batches.collect::<Result<Vec<_>, _>>()?;
+        let mut client = FlightSqlServiceClient::new_from_inner(self.0.clone());
+        let command = CommandStatementIngest {
+            table: "uploaded".to_owned(),
+            temporary: true,
+            table_definition_options: Some(TableDefinitionOptions {
+                if_not_exist: TableNotExistOption::Create.into(),
+                if_exists: TableExistsOption::Fail.into(),
+            }),
+            ..CommandStatementIngest::default()
+        };
+        let batches = futures::stream::iter(batches.into_iter().map(Ok));
+        client.execute_ingest(command, batches).await?;
+        Ok(())
+    }
+
     /// Plans the statement.
-    async fn ticket(&self, sql: &str) -> Result<Ticket> {
+    pub(crate) async fn ticket(&self, sql: &str) -> Result<Ticket> {
         let mut client = FlightSqlServiceClient::new_from_inner(self.0.clone());
         let info = client.execute(sql.to_owned(), None).await?;
         let endpoint = info.endpoint.into_iter().next();
@@ -126,10 +178,11 @@ impl Client {
         Ok((SchemaRef::clone(schema), collected))
     }
 
-    /// Reads a result to its end and counts its bytes.
-    async fn drained(&mut self, ticket: Ticket) -> Result<usize> {
+    /// Reads a result to its end.
+    pub(crate) async fn drained(&mut self, ticket: Ticket) -> Result<Drained> {
+        let started = Instant::now();
         let mut data = self.0.do_get(ticket).await?.into_inner();
-        let mut bytes = 0;
+        let (mut bytes, mut first_batch) = (0, None);
         while let Some(FlightData {
             data_header,
             data_body,
@@ -137,8 +190,15 @@ impl Client {
         }) = data.try_next().await?
         {
             bytes += data_header.len() + data_body.len();
+            if !data_body.is_empty() {
+                first_batch.get_or_insert_with(|| started.elapsed());
+            }
         }
-        Ok(bytes)
+        Ok(Drained {
+            bytes,
+            seconds: started.elapsed().as_secs_f64(),
+            first_batch: first_batch.ok_or("a result without rows")?.as_secs_f64(),
+        })
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`floor`]: every column of every file decoded once, the time no join can beat without
 //!   skipping something.
 //! - [`flight`]: a result over Flight SQL against the same batches served from memory.
+//! - [`latency`]: a small query from a new connection to its last row.
 //! - [`answer`]: what is in a Parquet file, in a form that does not depend on the order of rows.
 //! - [`slow_s3`]: a folder as a read-only S3 with latency, to read from.
 //!
@@ -12,6 +13,7 @@
 mod answer;
 mod flight;
 mod floor;
+mod latency;
 mod ours;
 mod report;
 mod sink;
@@ -43,6 +45,8 @@ enum Command {
     Floor(floor::Arguments),
     /// Read a result over Flight SQL, and the same batches served from memory, in turn
     Flight(flight::Arguments),
+    /// Make connections, with a small query on each
+    Latency(latency::Arguments),
     /// Count and hash the rows of a Parquet file
     Answer(answer::Arguments),
     /// Serve a folder as S3, every request delayed
@@ -58,6 +62,7 @@ fn main() -> ExitCode {
         Command::Answer(arguments) => answer::run(arguments),
         Command::Ours(arguments) => block_on(threads, ours::run(arguments.clone(), threads)),
         Command::Flight(arguments) => block_on(threads, flight::run(arguments.clone(), threads)),
+        Command::Latency(arguments) => block_on(threads, latency::run(arguments.clone(), threads)),
         Command::SlowS3(arguments) => block_on(threads, slow_s3::run(arguments.clone())),
     };
     match outcome {

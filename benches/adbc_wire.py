@@ -1,0 +1,81 @@
+#!/usr/bin/env python3
+"""Reads an Arrow file back over the wire in Python: by ADBC from a server of ours, to which it is uploaded, and by pyarrow from
+its own Flight server (Arrow C++), which has it in memory.
+
+    adbc_wire.py FILE.arrow WAREHOUSE [--rounds 5]
+
+Needs FEATUREFLIGHT_BIN. Prints one JSON line: medians of megabytes per second, counted as the table is in memory.
+"""
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import statistics
+import subprocess
+import time
+
+import adbc_driver_flightsql.dbapi as flightsql
+import pyarrow as pa
+import pyarrow.flight as flight
+
+
+class FromMemory(flight.FlightServerBase):
+    def __init__(self, table):
+        super().__init__("grpc://127.0.0.1:0")
+        self.table = table
+
+    def do_get(self, context, ticket):
+        return flight.RecordBatchStream(self.table)
+
+
+def from_memory(file, ports):
+    server = FromMemory(pa.ipc.open_file(file).read_all())
+    ports.put(server.port)
+    server.serve()
+
+
+def timed(runs, name, table, read):
+    started = time.perf_counter()
+    answer = read()
+    runs.setdefault(name, []).append(table.nbytes / 1e6 / (time.perf_counter() - started))
+    if answer.num_rows != table.num_rows:
+        raise SystemExit(f"{name}: {answer.num_rows} rows instead of {table.num_rows}")
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("file")
+    p.add_argument("warehouse")
+    p.add_argument("--rounds", type=int, default=5)
+    a = p.parse_args()
+    table = pa.ipc.open_file(a.file).read_all()
+    ports = multiprocessing.Queue()
+    peer = multiprocessing.Process(target=from_memory, args=(a.file, ports), daemon=True)
+    peer.start()
+    server = subprocess.Popen([os.environ["FEATUREFLIGHT_BIN"], "serve", "--listen", "127.0.0.1:0", "--warehouse", a.warehouse],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        uri = next(found.group(1) for line in server.stdout if (found := re.search(r"listening on (grpc://\S+)", line)))
+        known = flight.FlightClient(f"grpc://127.0.0.1:{ports.get()}")
+        runs = {}
+        with flightsql.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+            cursor.adbc_ingest("uploaded", table, mode="create", temporary=True)
+
+            def adbc():
+                cursor.execute("SELECT * FROM uploaded")
+                return cursor.fetch_arrow_table()
+
+            for _ in range(a.rounds):
+                timed(runs, "ours by ADBC", table, adbc)
+                timed(runs, "Arrow C++ by pyarrow", table, lambda: known.do_get(flight.Ticket(b"")).read_all())
+        print(json.dumps({"engine": "adbc-wire", "rows": table.num_rows, "mb": round(table.nbytes / 1e6, 1),
+                          "mb_per_s": {name: round(statistics.median(rates)) for name, rates in runs.items()}}))
+    finally:
+        server.terminate()
+        server.wait()
+        peer.terminate()
+
+
+if __name__ == "__main__":
+    main()
