@@ -22,6 +22,10 @@ class Adapter:
     def connect(self, host, port, headers, user, password):
         raise NotImplementedError
 
+    def explained(self, error):
+        """What a user reads of `error`."""
+        return str(error) or repr(error)
+
     def run(self, sql):
         self.query(sql, None)
 
@@ -96,7 +100,7 @@ def answer(adapter, request):
     except NotOffered as error:
         return {"not_offered": str(error)}
     except Exception as error:
-        return {"error": str(error) or repr(error)}
+        return {"error": adapter.explained(error)}
 
 
 def main(adapter):

@@ -16,7 +16,7 @@ import java.nio.charset.StandardCharsets;
 import java.sql.Array;
 import java.sql.Connection;
 import java.sql.DatabaseMetaData;
-import java.sql.Date;
+import java.sql.Driver;
 import java.sql.DriverManager;
 import java.sql.PreparedStatement;
 import java.sql.ResultSet;
@@ -87,9 +87,8 @@ public class Adapter {
     String sql = request.has("sql") ? request.get("sql").getAsString() : null;
     switch (request.get("op").getAsString()) {
       case "about":
-        return Map.of("flight-sql-jdbc-driver", DriverManager.getDriver("jdbc:arrow-flight-sql://x:1").getClass()
-            .getPackage().getImplementationVersion() == null ? System.getProperty("driver.version") : "?",
-            "java", System.getProperty("java.version"));
+        Driver driver = DriverManager.getDriver("jdbc:arrow-flight-sql://x:1");
+        return Map.of("flight-sql-jdbc-driver", driver.getMajorVersion() + "." + driver.getMinorVersion(), "java", System.getProperty("java.version"));
       case "connect":
         connect(request);
         return null;
@@ -185,11 +184,17 @@ public class Adapter {
     while (rows.next()) {
       List<String> row = new ArrayList<>();
       for (int i = 1; i <= columns.size(); i++) {
-        row.add(text(rows.getObject(i)));
+        row.add(text(value(rows, i)));
       }
       cells.add(row);
     }
     return Map.of("columns", columns, "rows", cells);
+  }
+
+  /** `getObject` by place fails on instants up to driver 18.3, and `getTimestamp` shifts them where the JVM is not in UTC. */
+  private static Object value(ResultSet rows, int place) throws SQLException {
+    boolean instant = rows.getMetaData().getColumnType(place) == Types.TIMESTAMP_WITH_TIMEZONE;
+    return instant ? rows.getObject(place, OffsetDateTime.class) : rows.getObject(place);
   }
 
   private static String text(Object value) throws Exception {
@@ -197,8 +202,6 @@ public class Adapter {
       return HexFormat.of().formatHex(bytes);
     } else if (value instanceof BigDecimal number) {
       return number.toPlainString();
-    } else if (value instanceof Timestamp moment) {
-      return moment.toInstant().toString();
     } else if (value instanceof Array array) {
       List<String> items = new ArrayList<>();
       for (Object item : (Object[]) array.getArray()) {
@@ -230,7 +233,7 @@ public class Adapter {
       while (rows.next()) {
         count++;
         for (int i = 0; i < columns; i++) {
-          if (rows.getObject(i + 1) instanceof Number number) {
+          if (value(rows, i + 1) instanceof Number number) {
             numeric[i] = true;
             sums[i] += number.doubleValue();
           }
