@@ -122,7 +122,7 @@ DRIVERS = [
            "DuckDB reads the stream as it arrives.", adbc("duckdb")),
     Driver("sqlalchemy", "SQLAlchemy", "`sqlalchemy.create_engine(\"adbc+flightsql://HOST:PORT?tls=false&username=USER&password=PASSWORD\")`",
            "The dialect is the package `sqlalchemy-adbc`. It takes `user:password@` for a bearer token, so both go behind the `?`; a header is "
-           "`&header.NAME=VALUE`.", python("python_sqlalchemy.py")),
+           "`&header.NAME=VALUE`. Its inspector finds no tables, since it looks for the type `table` where the standard has `TABLE`: query `information_schema`.", python("python_sqlalchemy.py")),
     Driver("jupysql", "JupySQL", "`%sql engine`, with `engine` made by SQLAlchemy as above", "", python("python_jupysql.py")),
     Driver("jdbc", "Arrow Flight SQL JDBC", "`jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false&user=USER&password=PASSWORD`",
            "The driver of DBeaver, Tableau (JDBC) and Databricks: `org.apache.arrow:flight-sql-jdbc-driver` of Maven. Java 17 needs "
@@ -135,7 +135,7 @@ DRIVERS = [
     Driver("spark-jdbc", "PySpark, `format(\"jdbc\")`",
            "`spark.read.format(\"jdbc\").option(\"driver\", \"org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver\").option(\"url\", "
            "\"jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false\").option(\"query\", sql).load()`",
-           "With the JDBC driver's jar in `spark.jars` and its `--add-opens` in `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`.",
+           "With the JDBC driver's jar in `spark.jars` and that option of the JVM in `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`.",
            spark("spark_jdbc.py", jdbc_jar), heavy=True),
     Driver("spark-map-in-arrow", "PySpark, ADBC in `mapInArrow`", "`adbc_driver_flightsql.dbapi.connect(\"grpc://HOST:PORT\", autocommit=True)` in the function",
            "Each task is a connection, so a session of its own.", spark("spark_adbc.py", lambda: "map_in_arrow"), heavy=True),
@@ -151,6 +151,6 @@ DRIVERS = [
     Driver("node-gizmodata", "Node, @gizmodata/gizmosql-client", "`new FlightSQLClient({ host: HOST, port: PORT, plaintext: true, username: USER, password: PASSWORD })`",
            "It fetches the first endpoint alone: leave `featureflight.endpoints` as it is.", node("gizmodata"), heavy=True),
     Driver("flight-sql-client", "arrow-flight's flight_sql_client", "`flight_sql_client --host HOST --port PORT --username USER --password PASSWORD statement-query \"SELECT 1\"`",
-           "A header is `--header NAME=VALUE`. Each call is a session of its own.", flight_sql_client, heavy=True),
+           "A header is `flight_sql_client --header NAME=VALUE ...`; nulls print as nothing. Each call is a session of its own.", flight_sql_client, heavy=True),
     Driver("jupyterlab", "JupyterLab with JupySQL", "`%sql engine` in a cell, with `engine` made by SQLAlchemy as above", "Interrupting the kernel is the cancel.", jupyterlab, heavy=True),
 ]
