@@ -64,7 +64,7 @@ def browse(bench):
         if found[what] is not None:
             seen = {tuple(n) if isinstance(n, list) else n for n in found[what]}
             assert names <= seen, f"{what} lack {sorted(names - seen)}"
-    assert any(found[what] is not None for what in expected)
+    assert any(found[what] is not None for what in expected), "nothing to browse"
 
 
 def same(got, wanted):
@@ -88,7 +88,8 @@ def values(bench, read, literals, expected):
     except (ValueError, KeyError, ArithmeticError):
         return f"reads as {[cell and cell[:40] for cell in cells]}"
     wrong = [(g, w) for g, w in zip(got, [*expected, None]) if not same(g, w)]
-    assert len(got) == len(expected) + 1
+    if len(got) != len(expected) + 1:
+        return f"{len(got)} rows instead of {len(expected) + 1}"
     return f"{wrong[0][0]} instead of {wrong[0][1]}" if wrong else None
 
 
@@ -101,7 +102,7 @@ def types(bench):
 def features(bench):
     bench.connect()
     found = bench.rows("SELECT id, whole, part, words, at FROM extremes ORDER BY id")
-    assert len(found) == len(warehouse.EXTREME_ROWS)
+    assert len(found) == len(warehouse.EXTREME_ROWS), f"{len(found)} rows instead of {len(warehouse.EXTREME_ROWS)}"
     for cells, (record, whole, part, words) in zip(found, warehouse.EXTREME_ROWS):
         got = (cells[0], cells[1] and int(cells[1]), cells[2] and float(cells[2]), cells[3])
         assert got == (record, whole, part, words), f"{str(got)[:100]} for {record}"

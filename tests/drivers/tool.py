@@ -20,8 +20,11 @@ A cell is null or text: integers and decimals in digits, doubles as `float()` re
 instants in ISO 8601 (an instant without offset is UTC), nested values as JSON of such cells.
 """
 
+import contextlib
 import json
+import os
 import queue
+import signal
 import subprocess
 import threading
 
@@ -38,7 +41,8 @@ class Tool:
     def __init__(self, command, log, env=None):
         self.log = open(log, "a")
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env)
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env,
+            start_new_session=True)
         self.answers = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
@@ -67,8 +71,9 @@ class Tool:
         return self.process.poll() is None
 
     def stop(self):
-        if self.alive():
-            self.process.kill()
+        """Ends the tool and what it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
         self.process.stdout.close()
         self.log.close()

@@ -84,7 +84,7 @@ def flight_sql_client():
 def jupyterlab():
     python = environment(
         "jupyterlab", "jupyterlab==4.6.6", "jupysql==0.11.1", "sqlalchemy-adbc[flightsql]==0.3.0", "pandas==3.1.1", "pyarrow==26.0.1", "websocket-client")
-    return [python, str(HERE / "jupyterlab.py")]
+    return [python, str(HERE / "lab_notebook.py")]
 
 
 def jdbc(zone):

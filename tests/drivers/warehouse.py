@@ -3,6 +3,7 @@ comes from the server."""
 
 import datetime as dt
 import math
+import struct
 import sys
 from decimal import Decimal
 
@@ -48,6 +49,11 @@ def each(sql_type, *texts):
     return [f"CAST('{text}' AS {sql_type})" for text in texts]
 
 
+def single(text):
+    """The float of 32 bits; drivers print it in 8 digits or in 17."""
+    return struct.unpack("f", struct.pack("f", float(text)))[0]
+
+
 def whole(sql_type, arrow, low, high):
     return sql_type.lower(), int, [f"arrow_cast('{low}', '{arrow}')", f"arrow_cast('{high}', '{arrow}')"], [low, high]
 
@@ -57,7 +63,7 @@ SCALARS = [
     ("boolean", {"true": True, "false": False}.__getitem__, ["true", "false"], [True, False]),
     *(whole(f"{'u' * unsigned}int{bits}", f"{'U' * unsigned}Int{bits}", 0 if unsigned else -(2 ** (bits - 1)),
             2**bits - 1 if unsigned else 2 ** (bits - 1) - 1) for unsigned in (False, True) for bits in (8, 16, 32, 64)),
-    ("real", float, each("REAL", "3.4028235e38", "-1.5", "NaN"), [3.4028234663852886e38, -1.5, math.nan]),
+    ("real", single, each("REAL", "3.4028235e38", "-1.5", "NaN"), [3.4028234663852886e38, -1.5, math.nan]),
     ("double", float, each("DOUBLE", "1.7976931348623157e308", "5e-324", "-0.0", "inf", "-inf", "NaN"),
      [sys.float_info.max, 5e-324, -0.0, math.inf, -math.inf, math.nan]),
     ("decimal(38, 10)", Decimal, each("DECIMAL(38, 10)", "9" * 28 + "." + "9" * 10, "-0.0000000001"),

@@ -27,7 +27,7 @@ class Lab(Adapter):
     def __init__(self):
         self.token = secrets.token_hex(16)
         self.server = subprocess.Popen(
-            [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", f"--IdentityProvider.token={self.token}",
+            [Path(sys.executable).with_name("jupyter-lab"), "--no-browser", "--ip=127.0.0.1", "--port=0", "--allow-root", f"--IdentityProvider.token={self.token}",
              "--ServerApp.root_dir=/tmp"], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         for line in self.server.stderr:
             if "http://127.0.0.1:" in line:
