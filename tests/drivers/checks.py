@@ -111,7 +111,9 @@ def features(bench):
 
 def nested(bench):
     bench.connect()
-    cells = bench.rows("SELECT [1, NULL, 3] AS list, named_struct('a', 1, 'b', 'x') AS struct, CAST(NULL AS BIGINT[]) AS nothing")[0]
+    rows = bench.rows("SELECT [1, NULL, 3] AS list, named_struct('a', 1, 'b', 'x') AS struct, CAST(NULL AS BIGINT[]) AS nothing")
+    assert len(rows) == 1, f"{len(rows)} rows instead of 1"
+    cells = rows[0]
     assert cells[2] is None, f"a null list reads as {cells[2]}"
     got = [json.loads(cell) for cell in cells[:2]]
     assert got == [["1", None, "3"], {"a": "1", "b": "x"}], f"reads as {got}"
