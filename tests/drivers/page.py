@@ -14,6 +14,7 @@ INTRODUCTION = """\
 
 Every cell is what happened when the driver ran against the server; `tests/drivers/run` runs them and writes this page from `tests/drivers/results/`. The quick ones run
 with the tests, where an outcome that is not the committed one fails; the others with `tests/drivers/run --heavy`. Expected values are written by hand or come from arithmetic.
+Times are those of a debug build on two shared cores.
 
 **yes**: the answer is right. **no**: it is not, and the driver's section says why. **–**: the driver offers no such thing, or the check does not apply.
 """
