@@ -92,6 +92,8 @@ pub struct Prepared {
     /// As it leaves the server: no view types, timestamps in microseconds UTC.
     pub schema: SchemaRef,
     /// One field per parameter, named `$1`...; one the statement does not tell the type of is text.
+    /// Timestamps are in milliseconds: Apache's JDBC driver up to 18.3 puts milliseconds into the
+    /// announced unit unconverted. A client may bind any unit.
     pub parameters: SchemaRef,
     /// True for statements with an effect on the session. They answer one row all the same, `OK`
     /// in a column `status`, for drivers that fetch the result of whatever they run.

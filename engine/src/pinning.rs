@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -155,7 +155,15 @@ fn parameter_fields(types: &[Option<DataType>]) -> SchemaRef {
         .iter()
         .enumerate()
         .map(|(index, found)| {
-            let found = found.as_ref().map_or(DataType::Utf8, announced_type);
+            let found = found.as_ref().map_or(DataType::Utf8, |found| {
+                match announced_type(found) {
+                    // JDBC binds milliseconds whatever the unit is.
+                    DataType::Timestamp(_, zone) => {
+                        DataType::Timestamp(TimeUnit::Millisecond, zone)
+                    }
+                    other => other,
+                }
+            });
             Field::new(format!("${}", index + 1), found, true)
         })
         .collect();

@@ -29,7 +29,8 @@ pub fn announced(schema: &Schema) -> SchemaRef {
 /// The type values of `data_type` leave as.
 ///
 /// A column that is only null (`SELECT NULL`) leaves as text, which every driver reads. Intervals
-/// leave as months, days and nanoseconds, the one form all of them know.
+/// leave as months, days and nanoseconds, the one form all of them know. Unsigned integers leave in
+/// the next wider signed type, since JDBC reads 255 as -1; 64 bits have none and stay.
 pub fn announced_type(data_type: &DataType) -> DataType {
     match data_type {
         DataType::Utf8View | DataType::LargeUtf8 | DataType::Null => DataType::Utf8,
@@ -46,6 +47,9 @@ pub fn announced_type(data_type: &DataType) -> DataType {
         DataType::Struct(fields) => DataType::Struct(fields.iter().map(announced_field).collect()),
         DataType::Map(entries, sorted) => DataType::Map(announced_field(entries), *sorted),
         DataType::Timestamp(..) => timestamp_type(),
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
         DataType::Float16 => DataType::Float32,
         DataType::Decimal32(precision, scale) | DataType::Decimal64(precision, scale) => {
             DataType::Decimal128(*precision, *scale)

@@ -4,10 +4,12 @@ use arrow::array::{
     Array, ArrayRef, AsArray, BinaryViewArray, DictionaryArray, Int32Array, Int64Array,
     LargeListArray, LargeStringArray, ListViewArray, NullArray, RecordBatch, RunArray, StringArray,
     StringViewArray, StructArray, TimestampMillisecondArray, TimestampNanosecondArray,
-    TimestampSecondArray,
+    TimestampSecondArray, UInt8Array, UInt16Array, UInt32Array, UInt64Array,
 };
 use arrow::buffer::OffsetBuffer;
-use arrow::datatypes::{DataType, Field, Int32Type, Schema, TimestampMicrosecondType};
+use arrow::datatypes::{
+    DataType, Field, Int16Type, Int32Type, Int64Type, Schema, TimestampMicrosecondType, UInt64Type,
+};
 use featureflight_catalog::Kind;
 use featureflight_catalog::table::timestamp_type;
 
@@ -60,6 +62,19 @@ fn only_nulls_leave_as_text() {
     let sent = send_one(Arc::new(NullArray::new(2)));
     assert_eq!(sent.data_type(), &DataType::Utf8);
     assert_eq!(sent.null_count(), 2);
+}
+
+#[test]
+fn unsigned_integers_leave_in_a_wider_signed_type() {
+    let sent = send_one(Arc::new(UInt8Array::from(vec![Some(u8::MAX), None])));
+    assert_eq!(sent.as_primitive::<Int16Type>().value(0), 255);
+    assert_eq!(sent.null_count(), 1);
+    let sent = send_one(Arc::new(UInt16Array::from(vec![u16::MAX])));
+    assert_eq!(sent.as_primitive::<Int32Type>().value(0), 65_535);
+    let sent = send_one(Arc::new(UInt32Array::from(vec![u32::MAX])));
+    assert_eq!(sent.as_primitive::<Int64Type>().value(0), 4_294_967_295);
+    let sent = send_one(Arc::new(UInt64Array::from(vec![u64::MAX])));
+    assert_eq!(sent.as_primitive::<UInt64Type>().value(0), u64::MAX);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use arrow::datatypes::DataType;
+use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::Kind;
 use featureflight_catalog::table::timestamp_type;
@@ -240,7 +240,8 @@ async fn parameters_are_described_and_bound() {
         .iter()
         .map(|f| (f.name().as_str(), f.data_type()))
         .collect();
-    assert_eq!(types, [("$1", &DataType::Int64), ("$2", &timestamp_type())]);
+    let millis = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    assert_eq!(types, [("$1", &DataType::Int64), ("$2", &millis)]);
     let at = |text: &str| ScalarValue::Utf8(Some(text.to_owned()));
     let age = ScalarValue::Int64(Some(30));
     let rows = server

@@ -11,8 +11,9 @@ use arrow::array::RecordBatch;
 use arrow_flight::sql::metadata::{SqlInfoData, SqlInfoDataBuilder};
 use arrow_flight::sql::{
     CommandGetSqlInfo, SqlInfo, SqlNullOrdering, SqlOuterJoinsSupportLevel,
-    SqlSupportedCaseSensitivity, SqlSupportedGroupBy, SqlSupportedSubqueries,
-    SqlSupportedTransaction, SqlSupportedUnions, SqlTransactionIsolationLevel, SupportedSqlGrammar,
+    SqlSupportedCaseSensitivity, SqlSupportedGroupBy, SqlSupportedResultSetConcurrency,
+    SqlSupportedResultSetType, SqlSupportedSubqueries, SqlSupportedTransaction, SqlSupportedUnions,
+    SqlTransactionIsolationLevel, SupportedSqlGrammar,
 };
 use datafusion::functions;
 use datafusion::logical_expr::ScalarUDF;
@@ -189,11 +190,47 @@ fn support(table: &mut SqlInfoDataBuilder) {
             SqlSupportedUnions::SqlUnionAll as i32,
         ]),
     );
+    transactions(table);
+}
+
+fn transactions(table: &mut SqlInfoDataBuilder) {
+    use SqlInfo as I;
+    // The standard says 32 bits; Apache's JDBC and ODBC drivers read 64.
     table.append(
         I::SqlDefaultTransactionIsolation,
-        SqlTransactionIsolationLevel::SqlTransactionNone as i32,
+        i64::from(SqlTransactionIsolationLevel::SqlTransactionNone as i32),
     );
     table.append(I::SqlTransactionsSupported, false);
+    table.append(
+        I::SqlSupportedTransactionsIsolationLevels,
+        bits(&[SqlTransactionIsolationLevel::SqlTransactionNone as i32]),
+    );
+    table.append(I::SqlDataDefinitionCausesTransactionCommit, false);
+    table.append(I::SqlDataDefinitionsInTransactionsIgnored, false);
+    table.append(
+        I::SqlSupportedResultSetTypes,
+        bits(&[SqlSupportedResultSetType::SqlResultSetTypeForwardOnly as i32]),
+    );
+    let read_only =
+        bits(&[SqlSupportedResultSetConcurrency::SqlResultSetConcurrencyReadOnly as i32]);
+    table.append(I::SqlSupportedConcurrenciesForResultSetUnspecified, NONE);
+    table.append(
+        I::SqlSupportedConcurrenciesForResultSetForwardOnly,
+        read_only,
+    );
+    table.append(
+        I::SqlSupportedConcurrenciesForResultSetScrollSensitive,
+        NONE,
+    );
+    table.append(
+        I::SqlSupportedConcurrenciesForResultSetScrollInsensitive,
+        NONE,
+    );
+    table.append(I::SqlBatchUpdatesSupported, false);
+    table.append(I::SqlSavepointsSupported, false);
+    table.append(I::SqlNamedParametersSupported, false);
+    table.append(I::SqlLocatorsUpdateCopy, false);
+    table.append(I::SqlStoredFunctionsUsingCallSyntaxSupported, false);
 }
 
 /// Zero says that there is no limit, or none that is known.

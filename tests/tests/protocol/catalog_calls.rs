@@ -311,7 +311,7 @@ async fn sql_info_answers_what_is_asked() {
         .unwrap();
     assert_eq!(codes.values(), &[8, 504]);
     let all = client.ask(&CommandGetSqlInfo::default()).await.unwrap();
-    assert_eq!(all.rows(), 12 + 2 + 64);
+    assert_eq!(all.rows(), 12 + 2 + 77);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 //! statement is prepared, `catalog` in the URL is a session option, unknown properties are headers,
 //! cookies come back, and the session is closed at the end.
 
+use arrow::datatypes::{DataType, TimeUnit};
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
     CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
@@ -157,4 +158,15 @@ async fn properties_of_the_url_are_headers() {
         .await
         .unwrap();
     assert_eq!(rows.expect("rows").rows(), 0);
+}
+
+/// The driver puts milliseconds into whatever unit it is told.
+#[tokio::test]
+async fn instants_are_bound_in_milliseconds() {
+    let server = Server::start().await;
+    let mut client = connect(&server, None).await;
+    let sql = "SELECT v FROM examples FOR VALID_TIME AS OF $1 WHERE id = 'A'";
+    let prepared = client.prepare(sql).await.unwrap();
+    let millis = DataType::Timestamp(TimeUnit::Millisecond, Some("UTC".into()));
+    assert_eq!(prepared.parameters().field(0).data_type(), &millis);
 }

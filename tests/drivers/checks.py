@@ -1,0 +1,297 @@
+"""The one list of checks every driver passes through. A check returns nothing when what it saw is right; it raises
+AssertionError (or what the driver said) when not, `NotOffered` when the driver has no way to ask.
+"""
+
+import datetime as dt
+import json
+import math
+import time
+
+import warehouse
+from proxy import Proxy
+from tool import NotOffered, Refused
+from warehouse import MILLION, SPINE, TICK_SUMS, UTC
+
+PRICE_OF_A = "SELECT price FROM prices WHERE sku = 'a'"
+JOIN = "SELECT sku, label, price FROM point_in_time_join(TABLE({}), 'prices:price') ORDER BY label"
+ENDLESS = "SELECT count(*) FROM range(1000000) a CROSS JOIN range({}) b"
+
+
+class Bench:
+    """A running server and the tool that talks to it."""
+
+    def __init__(self, server, tool):
+        self.server, self.tool = server, tool
+        self.port = int(server.uri.rsplit(":", 1)[1])
+
+    def connect(self, headers=None, user=None, port=None):
+        self.tool.ask("connect", host="127.0.0.1", port=port or self.port, headers=headers or {}, user=user, password=user and "any")
+
+    def query(self, sql, *parameters):
+        found = self.tool.ask("query", sql=sql, parameters=list(parameters) or None)
+        return found["columns"], found["rows"]
+
+    def rows(self, sql, *parameters):
+        return self.query(sql, *parameters)[1]
+
+    def run(self, sql):
+        self.tool.ask("run", sql=sql)
+
+    def numbers(self, sql, *parameters):
+        return [[cell if cell is None else float(cell) for cell in row] for row in self.rows(sql, *parameters)]
+
+    def sees(self, sql, expected, *parameters):
+        found = self.numbers(sql, *parameters)
+        assert found == expected, f"{found} instead of {expected} for {sql}"
+
+
+def connect(bench):
+    bench.connect()
+    bench.sees("SELECT 1", [[1.0]])
+    bench.connect(user="ada")
+    bench.sees("SELECT 2", [[2.0]])
+
+
+def browse(bench):
+    bench.connect()
+    found = bench.tool.ask("browse")
+    tables = {("features", "prices"), ("history", "prices"), ("sagemaker_featurestore", "prices_1700000000"), ("system", "queries")}
+    expected = {
+        "catalogs": {"featureflight"}, "schemas": {"features", "history", "sagemaker_featurestore", "system", "information_schema"},
+        "tables": tables, "columns": {("features", "prices", name) for name in ("sku", "at", "price")}
+        | {("history", "prices", "is_deleted")}, "keys": {("features", "prices", "sku")}}
+    for what, names in expected.items():
+        if found[what] is not None:
+            seen = {tuple(n) if isinstance(n, list) else n for n in found[what]}
+            assert names <= seen, f"{what} lack {sorted(names - seen)}"
+    assert any(found[what] is not None for what in expected), "nothing to browse"
+
+
+def same(got, wanted):
+    if isinstance(wanted, float) and math.isnan(wanted):
+        return isinstance(got, float) and math.isnan(got)
+    if isinstance(wanted, dt.datetime) and isinstance(got, dt.datetime):
+        return (got if got.tzinfo else got.replace(tzinfo=UTC)) == wanted
+    if isinstance(wanted, float) and isinstance(got, float) and wanted == 0:
+        return math.copysign(1, wanted) == math.copysign(1, got) and got == 0
+    return got == wanted
+
+
+def values(bench, read, literals, expected):
+    """What is wrong with the way a column of `literals` and a null arrives, or None."""
+    rows = ", ".join(f"({place}, {literal})" for place, literal in enumerate([*literals, "NULL"]))
+    try:
+        cells = [row[0] for row in bench.rows(f"SELECT v FROM (VALUES {rows}) t(i, v) ORDER BY i")]
+        got = [cell if cell is None else read(cell) for cell in cells]
+    except Refused as error:
+        return str(error).splitlines()[0][:120]
+    except (ValueError, KeyError, ArithmeticError):
+        return f"reads as {[cell and cell[:40] for cell in cells]}"
+    wrong = [(g, w) for g, w in zip(got, [*expected, None]) if not same(g, w)]
+    if len(got) != len(expected) + 1:
+        return f"{len(got)} rows instead of {len(expected) + 1}"
+    return f"{wrong[0][0]} instead of {wrong[0][1]}" if wrong else None
+
+
+def types(bench):
+    bench.connect()
+    wrong = {kind: trouble for kind, *case in warehouse.SCALARS if (trouble := values(bench, *case))}
+    assert not wrong, "; ".join(f"{kind}: {trouble}" for kind, trouble in wrong.items())
+
+
+def features(bench):
+    bench.connect()
+    found = bench.rows("SELECT id, whole, part, words, at FROM extremes ORDER BY id")
+    assert len(found) == len(warehouse.EXTREME_ROWS), f"{len(found)} rows instead of {len(warehouse.EXTREME_ROWS)}"
+    for cells, (record, whole, part, words) in zip(found, warehouse.EXTREME_ROWS):
+        got = (cells[0], cells[1] and int(cells[1]), cells[2] and float(cells[2]), cells[3])
+        assert got == (record, whole, part, words), f"{str(got)[:100]} for {record}"
+        assert same(dt.datetime.fromisoformat(cells[4]), dt.datetime(2026, 1, 1, tzinfo=UTC)), cells[4]
+
+
+def nested(bench):
+    bench.connect()
+    rows = bench.rows("SELECT [1, NULL, 3] AS list, named_struct('a', 1, 'b', 'x') AS struct, CAST(NULL AS BIGINT[]) AS nothing")
+    assert len(rows) == 1, f"{len(rows)} rows instead of 1"
+    cells = rows[0]
+    assert cells[2] is None, f"a null list reads as {cells[2]}"
+    got = [json.loads(cell) for cell in cells[:2]]
+    assert got == [["1", None, "3"], {"a": "1", "b": "x"}], f"reads as {got}"
+
+
+def parameters(bench):
+    bench.connect()
+    text, number = {"type": "text", "value": "a"}, {"type": "double", "value": "2.5"}
+    bench.sees("SELECT price FROM history.prices WHERE sku = ? AND price > ?", [[3.0]], text, number)
+    whole = {"type": "int", "value": str(2**63 - 1)}
+    bench.sees("SELECT CASE id WHEN 'high' THEN 1 END FROM extremes WHERE whole = ?", [[1.0]], whole)
+    for moment, price in (("2026-01-02T23:59:59.999+00:00", 1.0), ("2026-01-03T00:00:00+00:00", 3.0)):
+        bound = {"type": "timestamp", "value": moment}
+        bench.sees("SELECT price FROM prices FOR VALID_TIME AS OF ? WHERE sku = 'a'", [[price]], bound)
+    bench.sees("SELECT count(*) FROM prices WHERE sku = ?", [[0.0]], {"type": "text", "value": None})
+
+
+def drained(bench, sql):
+    found = bench.tool.ask("drain", sql=sql, seconds=300)
+    assert found["rows"] == MILLION, f"{found['rows']} rows instead of {MILLION}"
+    for name, expected in TICK_SUMS.items():
+        assert found["sums"][name] == expected, f"the sum of {name} is {found['sums'][name]} instead of {expected}"
+
+
+def million(bench):
+    bench.connect()
+    drained(bench, "SELECT id, at, n, half FROM history.ticks")
+
+
+def endpoints(bench):
+    bench.connect(headers={"featureflight-endpoints": "4"})
+    drained(bench, "SELECT id, at, n, half FROM history.ticks")
+    top = bench.numbers("SELECT n FROM history.ticks ORDER BY n DESC LIMIT 1000")
+    assert top == [[float(MILLION - 1 - place)] for place in range(1000)], "an ordered result lost its order"
+
+
+def empty(bench):
+    bench.connect()
+    columns, rows = bench.query("SELECT id, whole, part, at FROM extremes WHERE id = 'nobody'")
+    assert rows == [] and columns in (["id", "whole", "part", "at"], None), f"{columns}, {rows}"
+
+
+def refused(bench, sql, word):
+    try:
+        bench.rows(sql)
+    except Refused as error:
+        assert word in str(error).lower(), f"the message lacks '{word}': {error}"
+        return
+    raise AssertionError(f"no error for {sql}")
+
+
+def error(bench):
+    bench.connect()
+    refused(bench, "SELECT nope FROM prices", "nope")
+    refused(bench, "SELECT * FROM pricess", "prices")
+    refused(bench, "SELEC 1", "selec")
+    bench.sees("SELECT 1", [[1.0]])
+
+
+def late_error(bench):
+    bench.connect()
+    try:
+        found = bench.tool.ask("drain", sql=f"SELECT n, 1 / (n - {MILLION - 1}) AS half FROM history.ticks")
+    except Refused as error:
+        assert "zero" in str(error).lower(), error
+    else:
+        raise AssertionError(f"a stream that failed is a result of {found['rows']} rows")
+    bench.sees("SELECT 1", [[1.0]])
+
+
+def cancel(bench):
+    bench.connect()
+    marker = 1_000_000 + time.time_ns() % 1_000_000
+    seconds = bench.tool.ask("cancel", sql=ENDLESS.format(marker), after=1.0)
+    assert seconds < 2, f"the call ended {seconds:.1f} s after the cancel"
+    running = f"SELECT id FROM system.queries WHERE state = 'running' AND statement LIKE '%range({marker})%' AND statement NOT LIKE '%system.queries%'"
+    deadline = time.monotonic() + 2
+    while bench.server.rows(running):
+        assert time.monotonic() < deadline, "the server still computes two seconds later"
+        time.sleep(0.1)
+    bench.connect()
+    bench.sees("SELECT 1", [[1.0]])
+
+
+def reconnect(bench):
+    """A cut connection loses the statement, never the session's clock: the answer is the clock's or an error."""
+    for _ in range(3):
+        bench.connect()
+        bench.sees(PRICE_OF_A, [[3.0]])
+    with Proxy(bench.port) as proxy:
+        bench.connect(user="ada", port=proxy.port)
+        bench.run("SET featureflight.valid_time = '2026-01-02'")
+        bench.sees(PRICE_OF_A, [[1.0]])
+        proxy.cut()
+        for _ in range(3):
+            try:
+                bench.sees(PRICE_OF_A, [[1.0]])
+            except Refused:
+                continue
+        bench.connect(user="ada", port=proxy.port)
+        bench.sees(PRICE_OF_A, [[3.0]])
+
+
+def by_sql(bench):
+    bench.connect()
+    bench.sees("SELECT price FROM prices FOR VALID_TIME AS OF '2026-01-02' WHERE sku = 'a'", [[1.0]])
+    bench.sees("SELECT price FROM prices FOR SYSTEM_TIME AS OF '2026-01-03T00:30:00Z' WHERE sku = 'a'", [[1.0]])
+    bench.sees("SELECT price FROM prices TIMESTAMP AS OF '2026-01-04' WHERE sku = 'a'", [[3.0]])
+    bench.sees(PRICE_OF_A, [[3.0]])
+
+
+def by_set(bench):
+    bench.connect(user="ada")
+    bench.run("SET featureflight.valid_time = '2026-01-02'")
+    bench.sees(PRICE_OF_A, [[1.0]])
+    bench.run("RESET featureflight.valid_time")
+    bench.sees(PRICE_OF_A, [[3.0]])
+
+
+def by_option(bench):
+    bench.connect()
+    bench.tool.ask("option", name="featureflight.valid_time", value="2026-01-02")
+    bench.sees(PRICE_OF_A, [[1.0]])
+
+
+def by_header(bench):
+    bench.connect(headers={"featureflight-valid-time": "2026-01-02"})
+    bench.sees(PRICE_OF_A, [[1.0]])
+    bench.connect(headers={"featureflight-system-time": "2026-01-03T00:30:00Z"})
+    bench.sees(PRICE_OF_A, [[1.0]])
+    try:
+        bench.connect(headers={"featureflight-valid-time": "soon"})
+        found = bench.rows(PRICE_OF_A)
+    except Refused:
+        return
+    raise AssertionError(f"a malformed clock was ignored: {found}")
+
+
+def spine_matches(bench, spine):
+    found = [(sku, int(label), price and float(price)) for sku, label, price in bench.rows(JOIN.format(spine))]
+    expected = [(sku, label, price) for sku, _, label, price in SPINE]
+    assert found == expected, f"{found} instead of {expected}"
+
+
+def uploaded_spine(bench):
+    bench.connect()
+    columns = [["sku", "text"], ["ts", "timestamp"], ["label", "int"]]
+    bench.tool.ask("upload", name="spine", columns=columns, rows=[[sku, ts.isoformat(), str(label)] for sku, ts, label, _ in SPINE])
+    spine_matches(bench, "spine")
+
+
+def view_spine(bench):
+    bench.connect(user="ada")
+    rows = ", ".join(f"('{sku}', TIMESTAMP '{ts:%Y-%m-%d %H:%M:%S}', {label})" for sku, ts, label, _ in SPINE)
+    bench.run(f"CREATE TEMP VIEW spine_view AS SELECT * FROM (VALUES {rows}) v(sku, ts, label)")
+    spine_matches(bench, "spine_view")
+
+
+def keep_alive(bench):
+    """The server sends an empty batch every 100 ms of silence, before and between rows."""
+    bench.connect()
+    bench.sees("SELECT count(*) FROM range(20000) a CROSS JOIN range(20000) b", [[4e8]])
+
+
+# In the order of the table's columns.
+CHECKS = {
+    "connect": connect, "browse": browse, "features": features, "types": types, "nested": nested, "parameters": parameters,
+    "1 M rows": million, "endpoints": endpoints, "empty": empty, "error": error, "late error": late_error, "cancel": cancel,
+    "reconnect": reconnect, "clock by SQL": by_sql, "clock by SET": by_set, "clock by option": by_option, "clock by header": by_header,
+    "uploaded spine": uploaded_spine, "view as spine": view_spine, "keep-alive": keep_alive}
+
+
+def outcome(bench, check):
+    """`{"result": "pass" | "fail" | "not offered", "why": ...}` of one check."""
+    try:
+        CHECKS[check](bench)
+    except NotOffered as reason:
+        return {"result": "not offered", "why": str(reason)}
+    except (AssertionError, Refused, ValueError, TypeError) as reason:
+        return {"result": "fail", "why": " ".join(str(reason).split())[:200]}
+    return {"result": "pass"}

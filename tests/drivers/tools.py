@@ -1,0 +1,156 @@
+"""The drivers: how each is installed, started and named to its users.
+
+Quick ones need what `tests/run` installs and run with the tests; heavy ones install themselves under the cache folder.
+"""
+
+import hashlib
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+
+from paths import CACHE, HERE
+
+
+def maven(pom):
+    """The folder with the jars of `pom`, downloaded once."""
+    text = (HERE / pom).read_bytes()
+    folder = CACHE / f"maven-{hashlib.sha256(text).hexdigest()[:16]}"
+    if not (folder / "done").exists():
+        subprocess.run(
+            ["mvn", "-q", "-B", "-f", str(HERE / pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}"],
+            check=True, stdout=sys.stderr)
+        (folder / "done").touch()
+    return folder
+
+
+def installed(name, recipe, *steps):
+    """The folder of a tool under the cache, made by the commands `steps`, each in that folder, whenever `recipe` changes."""
+    folder = CACHE / name
+    wanted = hashlib.sha256(repr((recipe, steps)).encode()).hexdigest()
+    done = folder / "installed"
+    if not done.exists() or done.read_text() != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for step in steps:
+            subprocess.run([part.format(folder=folder) for part in step], check=True, cwd=folder, stdout=sys.stderr)
+        done.write_text(wanted)
+    return folder
+
+
+def environment(name, *packages):
+    """The Python of an environment of its own with `packages`."""
+    pip = ("{folder}/bin/pip", "install", "-q", "--disable-pip-version-check", *packages)
+    return str(installed(name, "", (sys.executable, "-m", "venv", "{folder}"), pip) / "bin" / "python")
+
+
+def spark(script, *arguments):
+    def start():
+        python = environment("spark", "pyspark==4.3.0", "pyarrow==26.0.1", "pandas<3", "adbc-driver-flightsql==1.13.0", "adbc-driver-manager==1.13.0")
+        return [python, str(HERE / script), *(argument() for argument in arguments)]
+    return start
+
+
+def jdbc_jar():
+    return str(next(maven("jdbc/pom.xml").glob("flight-sql-jdbc-driver-*.jar")))
+
+
+def go(client):
+    def start():
+        source = {file.name: file.read_text() for file in sorted((HERE / "go").iterdir())}
+        folder = installed("go", source, ("go", "build", "-C", str(HERE / "go"), "-o", "{folder}/client", "."))
+        return [str(folder / "client"), client]
+    return start
+
+
+def node(client):
+    def start():
+        package = HERE / "node" / "package.json"
+        folder = installed("node", package.read_text(), ("cp", str(package), "{folder}"), ("npm", "install", "--silent", "--no-audit", "--no-fund"))
+        return ["node", str(HERE / "node" / "adapter.mjs"), client, str(folder)]
+    return start
+
+
+FLIGHT_SQL_CLIENT = "59.3.2"
+
+
+def flight_sql_client():
+    folder = installed(
+        "flight_sql_client", "", ("cargo", "install", "-q", "--locked", "arrow-flight", "--version", FLIGHT_SQL_CLIENT, "--features", "cli,flight-sql,tls-ring",
+                                  "--bin", "flight_sql_client", "--root", "{folder}", "--target-dir", "{folder}/target"), ("rm", "-r", "{folder}/target"))
+    return [sys.executable, str(HERE / "flight_sql_client.py"), str(folder / "bin" / "flight_sql_client"), FLIGHT_SQL_CLIENT]
+
+
+def jupyterlab():
+    python = environment(
+        "jupyterlab", "jupyterlab==4.6.6", "jupysql==0.11.1", "sqlalchemy-adbc[flightsql]==0.3.0", "pandas==3.1.1", "pyarrow==26.0.1", "websocket-client")
+    return [python, str(HERE / "lab_notebook.py")]
+
+
+def jdbc(zone):
+    return lambda: ["java", f"-Duser.timezone={zone}", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", f"{maven('jdbc/pom.xml')}/*", str(HERE / "jdbc" / "Adapter.java")]
+
+
+@dataclass(frozen=True)
+class Driver:
+    name: str
+    title: str
+    # What a user types to connect, and what to know; both end up on the page.
+    connection: str
+    remark: str
+    # Answers the command that starts the adapter, after installing what it needs.
+    start: object
+    heavy: bool = False
+
+
+def python(script, *arguments):
+    return lambda: [sys.executable, str(HERE / script), *arguments]
+
+
+def adbc(reader):
+    return python("python_adbc.py", reader)
+
+
+ADBC = "`adbc_driver_flightsql.dbapi.connect(\"grpc://HOST:PORT\", autocommit=True)`"
+DRIVERS = [
+    Driver("adbc-pyarrow", "ADBC, Python: pyarrow", ADBC + ", then `cursor.fetch_arrow_table()`",
+           "A user and password go into the second argument: `{\"username\": ..., \"password\": ...}`.", adbc("pyarrow")),
+    Driver("adbc-pandas", "ADBC, Python: pandas", ADBC + ", then `pandas.read_sql(sql, connection, dtype_backend=\"pyarrow\")`",
+           "Without `dtype_backend` integers with nulls become doubles and lose digits.", adbc("pandas")),
+    Driver("adbc-polars", "ADBC, Python: polars", ADBC + ", then `polars.read_database(sql, connection)`", "", adbc("polars")),
+    Driver("adbc-duckdb", "ADBC, Python: DuckDB", ADBC + ", then `stream = cursor.fetch_record_batch()` and `duckdb.sql(\"SELECT * FROM stream\")`",
+           "DuckDB reads the stream as it arrives.", adbc("duckdb")),
+    Driver("sqlalchemy", "SQLAlchemy", "`sqlalchemy.create_engine(\"adbc+flightsql://HOST:PORT?tls=false&username=USER&password=PASSWORD\")`",
+           "The dialect is the package `sqlalchemy-adbc`. It takes `user:password@` for a bearer token, so both go behind the `?`; a header is "
+           "`&header.NAME=VALUE`. Its inspector finds no tables, since it looks for the type `table` where the standard has `TABLE`: query `information_schema`.", python("python_sqlalchemy.py")),
+    Driver("jupysql", "JupySQL", "`%sql engine`, with `engine` made by SQLAlchemy as above", "", python("python_jupysql.py")),
+    Driver("jdbc", "Arrow Flight SQL JDBC", "`jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false&user=USER&password=PASSWORD`",
+           "The driver of DBeaver, Tableau (JDBC) and Databricks: `org.apache.arrow:flight-sql-jdbc-driver` of Maven. Java 17 needs "
+           "`--add-opens=java.base/java.nio=ALL-UNNAMED`, and the JVM should run in UTC (`-Duser.timezone=UTC`): see the next driver. Further properties of the URL are "
+           "headers: `&featureflight-valid-time=2026-01-02`. Instants are read with `getObject(place, OffsetDateTime.class)`; plain `getObject(place)` fails on them in "
+           "version 18.3. An empty result of `Statement` lists its columns twice there; of `PreparedStatement` it does not.", jdbc("UTC")),
+    Driver("jdbc-zone", "Arrow Flight SQL JDBC, JVM in New York", "as above, with `-Duser.timezone=America/New_York`",
+           "The driver shifts an instant that is bound with `setTimestamp` by the JVM's offset, and so does `getTimestamp`; `getString` and `OffsetDateTime` are right. Bind text, "
+           "or run the JVM in UTC.", jdbc("America/New_York")),
+    Driver("spark-jdbc", "PySpark, `format(\"jdbc\")`",
+           "`spark.read.format(\"jdbc\").option(\"driver\", \"org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver\").option(\"url\", "
+           "\"jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false\").option(\"query\", sql).load()`",
+           "With the JDBC driver's jar in `spark.jars` and that option of the JVM in `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`.",
+           spark("spark_jdbc.py", jdbc_jar), heavy=True),
+    Driver("spark-map-in-arrow", "PySpark, ADBC in `mapInArrow`", "`adbc_driver_flightsql.dbapi.connect(\"grpc://HOST:PORT\", autocommit=True)` in the function",
+           "Each task is a connection, so a session of its own.", spark("spark_adbc.py", lambda: "map_in_arrow"), heavy=True),
+    Driver("spark-source", "PySpark, data source over endpoints", "`spark.read.format(NAME)` with a Python data source whose partitions are `cursor.adbc_execute_partitions(sql)`, "
+           "each read by `cursor.adbc_read_partition(descriptor)`",
+           "With the header `featureflight-endpoints` a result is read by so many tasks at once.", spark("spark_adbc.py", lambda: "source"), heavy=True),
+    Driver("go-adbc", "ADBC, Go", "`flightsql.NewDriver(memory.DefaultAllocator).NewDatabase(map[string]string{adbc.OptionKeyURI: \"grpc://HOST:PORT\"})`", "", go("adbc"), heavy=True),
+    Driver("go-sql", "database/sql, Go", "`sql.Open(\"flightsql\", \"flightsql://USER:PASSWORD@HOST:PORT\")`, the driver of `arrow-go`",
+           "Further properties behind a `?` are headers. It sends the user and password with every call and takes no token, so a session is the connection, and a lost "
+           "connection loses what was `SET`: give clocks as headers.", go("sql"), heavy=True),
+    Driver("node-lakehouse", "Node, @lakehouse-rs/flight-sql-client", "`createFlightSqlClient({ host: HOST, port: PORT, tls: false, headers: [], username: USER, password: PASSWORD })`", "",
+           node("lakehouse"), heavy=True),
+    Driver("node-gizmodata", "Node, @gizmodata/gizmosql-client", "`new FlightSQLClient({ host: HOST, port: PORT, plaintext: true, username: USER, password: PASSWORD })`",
+           "It fetches the first endpoint alone: leave `featureflight.endpoints` as it is.", node("gizmodata"), heavy=True),
+    Driver("flight-sql-client", "arrow-flight's flight_sql_client", "`flight_sql_client --host HOST --port PORT --username USER --password PASSWORD statement-query \"SELECT 1\"`",
+           "A header is `flight_sql_client --header NAME=VALUE ...`; nulls print as nothing. Each call is a session of its own.", flight_sql_client, heavy=True),
+    Driver("jupyterlab", "JupyterLab with JupySQL", "`%sql engine` in a cell, with `engine` made by SQLAlchemy as above", "Interrupting the kernel is the cancel.", jupyterlab, heavy=True),
+]
