@@ -23,7 +23,6 @@ use crate::session::DEFAULT_SCHEMA;
 use crate::settings::{Setting, Value};
 use crate::statement::{Command, parts};
 use crate::views::{CreateView, folded};
-use crate::writes;
 
 /// What every statement with an effect answers: one row, `OK`.
 pub(crate) fn schema() -> SchemaRef {
@@ -55,11 +54,13 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
             drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
             Ok(Vec::new())
         }
-        Command::Write(target) => writes::begin(&target),
-        Command::Cancel(_) => Ok(Vec::new()),
-        Command::Set(_, None) | Command::Reset(_) | Command::Show(_) | Command::Query(_) => {
-            Ok(Vec::new())
-        }
+        Command::Cancel(_)
+        | Command::Set(_, None)
+        | Command::Reset(_)
+        | Command::Show(_)
+        | Command::Query(_)
+        | Command::Insert(_)
+        | Command::Delete(_) => Ok(Vec::new()),
     }
 }
 
@@ -107,11 +108,10 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
                 session.drop_tables(&names);
             }
         }
-        Command::Write(target) => return writes::begin(&target),
         Command::Cancel(id) => scope.core.queries.cancel(&id, session.label())?,
-        Command::Show(_) | Command::Query(_) => {
+        Command::Show(_) | Command::Query(_) | Command::Insert(_) | Command::Delete(_) => {
             return Err(Error::internal(
-                "a statement without an effect was to have one",
+                "a statement without an effect on its session was to have one",
             ));
         }
     }

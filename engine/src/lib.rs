@@ -32,9 +32,10 @@ pub mod temp_tables;
 #[cfg(test)]
 mod tests;
 mod views;
-mod writes;
+pub mod writes;
 
 pub use caller::Caller;
 pub use engine::{Engine, EngineOptions};
 pub use featureflight_catalog::{Error, Kind, Result};
 pub use memory::few_arenas;
+pub use writes::Writes;

@@ -1,5 +1,5 @@
-//! Which statements are the session's own: those with an effect on it and those that show it. The
-//! rest is for the planner, which refuses what is not a query.
+//! Which statements are the session's own: those with an effect on it, those that show it, and
+//! writes. The rest is for the planner, which refuses what is not a query.
 
 use datafusion::sql::parser::{ResetStatement, Statement};
 use datafusion::sql::sqlparser::ast;
@@ -22,12 +22,12 @@ pub(crate) enum Command {
     Drop(DropTemporaries),
     /// The query of this id.
     Cancel(String),
-    /// A write, by what it names.
-    Write(String),
+    Insert(Box<ast::Insert>),
+    Delete(Box<ast::Delete>),
 }
 
 impl Command {
-    /// Whether it changes the session instead of answering rows.
+    /// Whether it changes something instead of answering rows.
     pub(crate) fn is_effect(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) => false,
@@ -37,7 +37,8 @@ impl Command {
             | Self::CreateView(_)
             | Self::Drop(_)
             | Self::Cancel(_)
-            | Self::Write(_) => true,
+            | Self::Insert(_)
+            | Self::Delete(_) => true,
         }
     }
 }
@@ -90,10 +91,12 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
                 call,
             ))))),
         },
-        S::Insert(insert) => Ok(Command::Write(insert.table.to_string())),
-        S::Update(update) => Ok(Command::Write(update.table.to_string())),
-        S::Delete(_) => Ok(Command::Write("a feature group".to_owned())),
-        S::Merge(merge) => Ok(Command::Write(merge.table.to_string())),
+        S::Insert(insert) => Ok(Command::Insert(Box::new(insert))),
+        S::Delete(delete) => Ok(Command::Delete(Box::new(delete))),
+        S::Update(_) | S::Merge(_) => Err(Error::invalid(
+            "UPDATE and MERGE are not supported: a put replaces its whole record, so INSERT the \
+             record as it is to be, with a later event time",
+        )),
         other => Ok(Command::Query(Statement::Statement(Box::new(other)))),
     }
 }

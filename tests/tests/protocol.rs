@@ -26,4 +26,5 @@ mod protocol {
     mod sessions;
     mod statements;
     mod uploads;
+    mod writes;
 }

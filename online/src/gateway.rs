@@ -1,0 +1,65 @@
+//! Where the rows of a server's feature groups go: one outbox, one online store, and whoever writes
+//! the offline store. All groups of a server live in one place, so that one answer holds for all.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use featureflight_catalog::Result;
+use featureflight_catalog::model::FeatureGroup;
+use serde_json::Value;
+
+use crate::forward::Router;
+use crate::group::WriteGroup;
+use crate::outbox::{Outbox, Stages};
+use crate::store::OnlineStore;
+
+/// Who writes accepted rows to the offline store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OfflineWriter {
+    /// SageMaker, from what its runtime was sent.
+    Service,
+    /// This server.
+    Gateway,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Gateway {
+    pub outbox: Arc<Outbox>,
+    pub store: Arc<dyn OnlineStore>,
+    pub offline: OfflineWriter,
+    /// Event times further ahead of the clock are refused; `None` sets no bound.
+    pub max_future: Option<Duration>,
+}
+
+impl Gateway {
+    /// What rows of `group` go through. SageMaker's runtime takes those of groups without an online
+    /// store too; no other store does.
+    pub fn stages(&self, group: &WriteGroup) -> Stages {
+        match self.offline {
+            OfflineWriter::Service => Stages {
+                online: true,
+                offline: false,
+            },
+            OfflineWriter::Gateway => Stages {
+                online: has_online_store(&group.group),
+                offline: group.group.offline_store_config.is_some(),
+            },
+        }
+    }
+}
+
+/// As `DescribeFeatureGroup` tells it.
+fn has_online_store(group: &FeatureGroup) -> bool {
+    let config = group.other.get("OnlineStoreConfig");
+    let enabled = config.and_then(|config| config.get("EnableOnlineStore"));
+    enabled.and_then(Value::as_bool) == Some(true)
+}
+
+#[async_trait]
+impl Router for Gateway {
+    async fn store(&self, _group: &str) -> Result<Arc<dyn OnlineStore>> {
+        Ok(Arc::clone(&self.store))
+    }
+}
