@@ -13,6 +13,7 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement;
 use featureflight_catalog::pin::Pin;
 use featureflight_catalog::scan::history::ScanContext;
+use featureflight_catalog::unlanded::Fresh;
 use featureflight_catalog::{Error, Instant, Kind, Result};
 use featureflight_udf::planner::Planned as PlannedQuery;
 use featureflight_udf::{Clocks, StatementContext};
@@ -32,7 +33,7 @@ use crate::settings;
 use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
-use crate::writes::{self, Deletion, Insertion, Write, Written};
+use crate::writes::{self, Deletion, Insertion, Write, Writes, Written};
 
 /// The result of [`pin`].
 pub(crate) enum Planned {
@@ -70,6 +71,17 @@ pub(crate) struct Ground {
 }
 
 impl Scope {
+    fn pin(&self, started: Instant) -> Pin {
+        let pin = Pin::new(Arc::clone(&self.core.lister), started);
+        match &self.core.writes {
+            Writes::Through(gateway) => {
+                let fresh = Arc::clone(gateway) as Arc<dyn Fresh>;
+                pin.reading(fresh, self.session.settings.stale)
+            }
+            Writes::Refused(_) => pin,
+        }
+    }
+
     /// The state and context of one query under `clocks`.
     pub(crate) fn ground(&self, clocks: Clocks) -> Ground {
         let core = &self.core;
@@ -91,7 +103,7 @@ impl Scope {
         let context = StatementContext {
             catalog: snapshot,
             scan: ScanContext {
-                pin: Arc::new(Pin::new(Arc::clone(&core.lister), started)),
+                pin: Arc::new(self.pin(started)),
                 reader: Arc::clone(&core.reader),
             },
             clocks,

@@ -29,6 +29,8 @@ pub struct Settings {
     /// Endpoints a result is cut into where it can be.
     pub endpoints: Option<u64>,
     pub writes: WriteSettings,
+    /// Queries leave out accepted rows that are not in the offline store yet.
+    pub stale: bool,
 }
 
 /// How a session's writes are meant.
@@ -54,6 +56,7 @@ pub enum Setting {
     Deletion,
     Partial,
     OnError,
+    Fresh,
 }
 
 /// A value of one setting.
@@ -67,7 +70,7 @@ pub enum Value {
 }
 
 impl Setting {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::SystemTime,
         Self::ValidTime,
         Self::QueryTimeout,
@@ -77,6 +80,7 @@ impl Setting {
         Self::Deletion,
         Self::Partial,
         Self::OnError,
+        Self::Fresh,
     ];
 
     /// The name within the namespace.
@@ -91,6 +95,7 @@ impl Setting {
             Self::Deletion => "deletion",
             Self::Partial => "partial",
             Self::OnError => "on_error",
+            Self::Fresh => "fresh",
         }
     }
 
@@ -114,6 +119,9 @@ impl Setting {
             }
             Self::Partial => {
                 "'refuse': an INSERT gives every feature; 'null': those it leaves out become null"
+            }
+            Self::Fresh => {
+                "false: queries leave out accepted rows that are not in the offline store yet"
             }
             Self::OnError => {
                 "'abort': one refused row refuses the write; 'skip': the other rows are written"
@@ -163,7 +171,7 @@ impl Setting {
             Self::MaxRows | Self::MaxBytes | Self::Endpoints => {
                 Value::Count(text.parse().map_err(|_| self.wrong(text))?)
             }
-            Self::Deletion | Self::Partial | Self::OnError => {
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
                 let words = self.words().into_iter().flatten();
                 let mut known = words.enumerate();
                 let found = known.find(|(_, word)| word.eq_ignore_ascii_case(text));
@@ -193,6 +201,7 @@ impl Setting {
             {
                 return self.parse(&value.to_string());
             }
+            (Self::Fresh, ScalarValue::Boolean(Some(fresh))) => Value::Switch(!fresh),
             (_, other) => return Err(self.wrong(&other.to_string())),
         };
         self.checked(value)
@@ -204,6 +213,7 @@ impl Setting {
             Self::Deletion => Some(["soft", "hard"]),
             Self::Partial => Some(["refuse", "null"]),
             Self::OnError => Some(["abort", "skip"]),
+            Self::Fresh => Some(["true", "false"]),
             _ => None,
         }
     }
@@ -213,6 +223,7 @@ impl Setting {
             Self::Deletion => Some(&mut settings.writes.hard_deletes),
             Self::Partial => Some(&mut settings.writes.partial_puts),
             Self::OnError => Some(&mut settings.writes.skip_refused),
+            Self::Fresh => Some(&mut settings.stale),
             _ => None,
         }
     }
@@ -237,6 +248,7 @@ impl Setting {
                 Self::Deletion => "'soft' or 'hard'",
                 Self::Partial => "'refuse' or 'null'",
                 Self::OnError => "'abort' or 'skip'",
+                Self::Fresh => "true or false",
             }
         ))
     }
@@ -256,7 +268,7 @@ impl Setting {
             Self::MaxRows => settings.max_rows.map(|count| count.to_string()),
             Self::MaxBytes => settings.max_bytes.map(|count| count.to_string()),
             Self::Endpoints => settings.endpoints.map(|count| count.to_string()),
-            Self::Deletion | Self::Partial | Self::OnError => {
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
                 let set = self.switch(&mut { *settings }).copied();
                 let word = self.words().map(|[_, second]| second.to_owned());
                 word.filter(|_| set == Some(true))
@@ -286,7 +298,7 @@ impl Setting {
             Self::MaxRows => settings.max_rows = count,
             Self::MaxBytes => settings.max_bytes = count,
             Self::Endpoints => settings.endpoints = count,
-            Self::Deletion | Self::Partial | Self::OnError => {
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
                 if let Some(switch) = self.switch(settings) {
                     *switch = value == Some(Value::Switch(true));
                 }
@@ -375,6 +387,7 @@ mod tests {
             (Setting::Deletion, "hard"),
             (Setting::Partial, "null"),
             (Setting::OnError, "skip"),
+            (Setting::Fresh, "false"),
         ] {
             assert_eq!(setting.get(&settings), None);
             let value = setting.parse(text).ok();

@@ -49,7 +49,7 @@ pub(crate) async fn engine(config: &Config) -> Result<(Arc<Engine>, Background)>
     let refresh = (!every.is_zero()).then(|| catalog.keep_fresh(every));
     let feature_groups = catalog.snapshot().groups.len();
     tracing::info!(feature_groups, "read the catalog");
-    let writing = writing::open(config, aws.as_ref()).await?;
+    let writing = writing::open(config, &catalog, aws.as_ref()).await?;
     let engine = Engine::with_writes(catalog, options, writing::writes(&writing))?;
     let background = Background {
         _refresh: refresh,

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aws_config::SdkConfig;
+use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::Writes;
 use featureflight_online::forward::{ForwardOptions, Forwarder, Router};
-use featureflight_online::gateway::{Gateway, OfflineWriter};
+use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
+use featureflight_online::offline::{OfflineOptions, OfflineWriter};
 use featureflight_online::outbox::{Durability, Outbox, OutboxOptions, Stage};
 use featureflight_online::owner;
 use featureflight_online::store::OnlineStore;
@@ -35,6 +37,7 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 pub(crate) struct Writing {
     pub(crate) gateway: Arc<Gateway>,
     forwarder: Forwarder,
+    offline: Option<OfflineWriter>,
     _sweeper: Option<AbortOnDrop>,
 }
 
@@ -53,6 +56,7 @@ impl Drop for AbortOnDrop {
 /// Those of the outbox, the warehouse's owner and the online store.
 pub(crate) async fn open(
     config: &Config,
+    catalog: &Arc<Catalog>,
     aws: Option<&SdkConfig>,
 ) -> Result<Result<Writing, String>> {
     if !config.outbox.enabled {
@@ -61,7 +65,7 @@ pub(crate) async fn open(
         ));
     }
     match warehouse(config) {
-        Some(warehouse) => open_owned(config, warehouse, aws).await,
+        Some(warehouse) => open_owned(config, catalog, warehouse, aws).await,
         None => open_sagemaker(config, aws).await,
     }
 }
@@ -78,6 +82,7 @@ fn warehouse(config: &Config) -> Option<&Path> {
 
 async fn open_owned(
     config: &Config,
+    catalog: &Arc<Catalog>,
     warehouse: &Path,
     aws: Option<&SdkConfig>,
 ) -> Result<Result<Writing, String>> {
@@ -117,13 +122,15 @@ async fn open_owned(
             Arc::new(RedisStore::new(url, prefix, timeout)?)
         }
     };
-    Ok(Ok(Writing::start(
-        outbox,
-        store,
-        OfflineWriter::Gateway,
-        &config.outbox,
-        sweeper,
-    )))
+    let mut writing = Writing::start(outbox, store, OfflineBy::Gateway, &config.outbox, sweeper);
+    let options = OfflineOptions {
+        root: warehouse.join("s3"),
+        max_bytes: config.offline.max_size.0,
+        max_age: config.offline.max_age.0,
+    };
+    let (gateway, catalog) = (Arc::clone(&writing.gateway), Arc::clone(catalog));
+    writing.offline = Some(OfflineWriter::start(gateway, catalog, options).await?);
+    Ok(Ok(writing))
 }
 
 async fn open_sagemaker(
@@ -140,7 +147,7 @@ async fn open_sagemaker(
     let aws = own_or_load(aws).await?;
     let (timeout, calls) = (config.online.timeout.0, config.online.calls);
     let store = Arc::new(SageMakerStore::new(&aws, timeout, calls));
-    let service = OfflineWriter::Service;
+    let service = OfflineBy::Service;
     Ok(Ok(Writing::start(
         outbox,
         store,
@@ -209,7 +216,7 @@ impl Writing {
     fn start(
         outbox: Arc<Outbox>,
         store: Arc<dyn OnlineStore>,
-        offline: OfflineWriter,
+        offline: OfflineBy,
         config: &OutboxConfig,
         sweeper: Option<AbortOnDrop>,
     ) -> Self {
@@ -218,12 +225,14 @@ impl Writing {
             outbox: Arc::clone(&outbox),
             store,
             offline,
+            landed: Landed::default(),
             max_future: Some(config.max_future.0).filter(|bound| !bound.is_zero()),
         });
         let router = Arc::clone(&gateway) as Arc<dyn Router>;
         Self {
             gateway,
             forwarder: Forwarder::start(outbox, router, ForwardOptions::default()),
+            offline: None,
             _sweeper: sweeper,
         }
     }
@@ -231,6 +240,7 @@ impl Writing {
     /// Forwards what waits, for as long as that takes up to `grace`, and brings the outbox to disk.
     /// What is left then is forwarded after the next start.
     pub(crate) async fn stop(self, grace: Duration) {
+        drop(self.offline);
         let outbox = &self.gateway.outbox;
         let drained = async {
             while !outbox.pending_groups(Stage::Online).is_empty() {

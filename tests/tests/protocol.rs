@@ -15,6 +15,7 @@ mod protocol {
     mod endpoints;
     mod errors;
     mod faults;
+    mod fresh;
     mod fuzz;
     mod headers;
     mod lifecycle;

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use load::ServeArgs;
 pub use units::{Bytes, Span};
-pub use writes::{OnlineConfig, OnlineKind, OutboxConfig};
+pub use writes::{OfflineConfig, OnlineConfig, OnlineKind, OutboxConfig};
 
 /// Everything `serve` can be told.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -27,6 +27,7 @@ pub struct Config {
     pub storage: StorageConfig,
     pub outbox: OutboxConfig,
     pub online: OnlineConfig,
+    pub offline: OfflineConfig,
     pub engine: EngineConfig,
     pub log: LogConfig,
 }

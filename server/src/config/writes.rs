@@ -50,6 +50,25 @@ impl Default for OutboxConfig {
     }
 }
 
+/// The offline files of a warehouse this server owns.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OfflineConfig {
+    /// A group's accepted rows become files when so much of them waits,
+    pub max_size: Bytes,
+    /// or when the oldest has waited for so long.
+    pub max_age: Span,
+}
+
+impl Default for OfflineConfig {
+    fn default() -> Self {
+        Self {
+            max_size: Bytes(64 << 20),
+            max_age: Span::from_secs(5 * 60),
+        }
+    }
+}
+
 /// The online store of a warehouse this server owns. SageMaker's groups take SageMaker's runtime,
 /// of which only `timeout` and `calls` are set here.
 #[derive(Debug, Clone, Serialize, Deserialize)]

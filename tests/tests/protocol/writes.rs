@@ -254,6 +254,10 @@ async fn a_repeated_key_has_one_effect_across_restarts() {
         let written = client.ingest(&command, vec![batch.clone()]).await;
         assert_eq!(written.unwrap(), 1);
     }
+    let there = client
+        .rows("SELECT id FROM history.scores ORDER BY id")
+        .await;
+    assert_eq!(there, ["a", "b"]);
     assert_eq!(server.online(&["a", "b", "x"]).await.len(), 2);
 }
 
@@ -268,6 +272,13 @@ async fn a_delete_is_later_than_what_it_deletes() {
         ("d", "2026-01-01T00:00:00Z", 1.0, 1),
     ]);
     client.ingest(&append(), vec![batch]).await.unwrap();
+    let too_early = "DELETE FROM scores WHERE id IN ('a', 'b') AND at = '2026-01-01'";
+    let refused = client.update(too_early).await.expect_err("not newer");
+    assert!(
+        refused.message().contains("2 rows refused"),
+        "{}",
+        refused.message()
+    );
     let deleted = client.update("DELETE FROM scores WHERE id = 'a'").await;
     assert_eq!(deleted.unwrap(), 1, "now");
     let deleted = client
