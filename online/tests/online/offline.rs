@@ -13,9 +13,12 @@ use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
-use featureflight_catalog::snapshot::Catalog;
+use featureflight_catalog::Instant;
+use featureflight_catalog::listing::{EventRange, Lister};
+use featureflight_catalog::snapshot::{Catalog, Serving};
 use featureflight_catalog::source::files::FilesSource;
 use featureflight_catalog::storage::WarehouseStorage;
+use featureflight_catalog::unlanded::Fresh;
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
 use featureflight_online::offline::{OfflineOptions, OfflineWriter, STEPS, flush};
 use featureflight_online::outbox::{Outbox, OutboxOptions, Probe, Stage, Stages};
@@ -224,6 +227,41 @@ async fn a_flush_that_fails_loses_nothing_and_is_made_up_for() {
     flush(&gateway, &catalog, "g", &options.root).await.unwrap();
     assert_eq!(parquet_files(&day).len(), 2);
     assert!(gateway.outbox.pending_groups(Stage::Offline).is_empty());
+}
+
+/// A request has its place in time before it is on disk, where it may take long to get.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cut_waits_for_what_was_accepted_before_it() {
+    let dir = warehouse();
+    let slow = Probe::new(|at| {
+        if at == "append.sync" {
+            std::thread::sleep(Duration::from_millis(400));
+        }
+        Ok(())
+    });
+    let (gateway, catalog, _) = open(dir.path(), slow).await;
+    let snapshot = catalog.snapshot();
+    let Serving::Served(table) = &snapshot.groups["g"].serving else {
+        panic!("the group is served");
+    };
+    let writing = Arc::clone(&gateway);
+    let written = tokio::spawn(async move { write(&writing, &[Write::put("a", TIME, 1)]).await });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let cut = Instant::now();
+    let seen = async |cut| {
+        let lister = Lister::new(Duration::ZERO);
+        let waiting = gateway.waiting("g", cut).await.unwrap();
+        let list = lister
+            .list(&table.files, EventRange::ALL, None)
+            .await
+            .unwrap();
+        waiting.beside(list, &table.files).files.len()
+    };
+    assert_eq!(seen(None).await, 0, "it is not acknowledged yet");
+    let found = seen(Some(cut)).await;
+    let accepted_at = written.await.unwrap();
+    assert!(accepted_at <= cut.micros, "the test is too slow");
+    assert_eq!(found, 1, "it is part of the cut");
 }
 
 /// Not a test by itself: the process that is killed.
