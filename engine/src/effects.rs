@@ -1,4 +1,4 @@
-//! Statements that change the session: what they answer, what they check, and their effect, which
+//! Statements that change the session or the catalog: what they answer, what they check, and their effect, which
 //! happens once, when they are pinned.
 
 use std::collections::BTreeMap;
@@ -52,6 +52,10 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
         }
         Command::Drop(drop) => {
             drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
+            Ok(Vec::new())
+        }
+        Command::Define(definition) => {
+            definition.check(scope)?;
             Ok(Vec::new())
         }
         Command::Cancel(_)
@@ -108,6 +112,7 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
                 session.drop_tables(&names);
             }
         }
+        Command::Define(definition) => definition.apply(scope).await?,
         Command::Cancel(id) => scope.core.queries.cancel(&id, session.label())?,
         Command::Show(_) | Command::Query(_) | Command::Insert(_) | Command::Delete(_) => {
             return Err(Error::internal(

@@ -9,6 +9,7 @@ pub mod boundary;
 pub mod caller;
 mod catalogs;
 mod cooperation;
+mod definitions;
 mod effects;
 pub mod engine;
 pub mod error;

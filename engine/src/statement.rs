@@ -1,10 +1,11 @@
-//! Which statements are the session's own: those with an effect on it, those that show it, and
-//! writes. The rest is for the planner, which refuses what is not a query.
+//! Which statements are the session's own: those with an effect on it, those that show it,
+//! definitions and writes. The rest is for the planner, which refuses what is not a query.
 
 use datafusion::sql::parser::{ResetStatement, Statement};
 use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::{Error, Result};
 
+use crate::definitions::Definition;
 use crate::settings::Setting;
 use crate::views::{CreateView, DropTemporaries};
 
@@ -22,6 +23,7 @@ pub(crate) enum Command {
     Drop(DropTemporaries),
     /// The query of this id.
     Cancel(String),
+    Define(Box<Definition>),
     Insert(Box<ast::Insert>),
     Delete(Box<ast::Delete>),
 }
@@ -37,6 +39,7 @@ impl Command {
             | Self::CreateView(_)
             | Self::Drop(_)
             | Self::Cancel(_)
+            | Self::Define(_)
             | Self::Insert(_)
             | Self::Delete(_) => true,
         }
@@ -91,6 +94,10 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
                 call,
             ))))),
         },
+        S::CreateTable(table) if !table.temporary && table.query.is_none() => {
+            Ok(Command::Define(Box::new(Definition::create(table)?)))
+        }
+        S::AlterTable(alter) => Ok(Command::Define(Box::new(Definition::alter(alter)?))),
         S::Insert(insert) => Ok(Command::Insert(Box::new(insert))),
         S::Delete(delete) => Ok(Command::Delete(Box::new(delete))),
         S::Update(_) | S::Merge(_) => Err(Error::invalid(

@@ -12,6 +12,7 @@ mod protocol {
     mod cancelling;
     mod catalog_calls;
     pub(crate) mod client;
+    mod defining;
     mod endpoints;
     mod errors;
     mod faults;

@@ -52,7 +52,7 @@ pub enum Writes {
 impl Writes {
     /// # Errors
     /// `InvalidArgument` with the reason: the server never takes it.
-    fn gateway(&self, group: &str) -> Result<&Arc<Gateway>> {
+    pub(crate) fn gateway(&self, group: &str) -> Result<&Arc<Gateway>> {
         match self {
             Self::Through(gateway) => Ok(gateway),
             Self::Refused(reason) => Err(Error::invalid(format!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::client::{Client, Server, only_ticket};
+use super::client::{Client, only_ticket};
 use super::writes::{append, rows, start, writer};
 
 /// One row that was written.
