@@ -30,7 +30,6 @@ const TYPES: &str = "text (VARCHAR, TEXT, STRING) is String; BIGINT and smaller 
 #[derive(Debug)]
 pub(crate) enum Definition {
     Create {
-        name: ast::ObjectName,
         if_not_exists: bool,
         group: Box<FeatureGroup>,
     },
@@ -79,7 +78,6 @@ impl Definition {
         };
         check(&group)?;
         Ok(Self::Create {
-            name: table.name,
             if_not_exists: table.if_not_exists,
             group: Box::new(group),
         })
@@ -126,7 +124,6 @@ impl Definition {
             Self::Create {
                 if_not_exists,
                 group,
-                ..
             } => {
                 let name = &group.feature_group_name;
                 scope.core.writes.gateway(name)?;

@@ -21,7 +21,7 @@ use crate::metadata::{CATALOG, nearest, schema_names};
 use crate::pinning::Scope;
 use crate::session::DEFAULT_SCHEMA;
 use crate::settings::{Setting, Value};
-use crate::statement::{Command, parts};
+use crate::statement::{Command, Fate, parts};
 use crate::views::{CreateView, folded};
 
 /// What every statement with an effect answers: one row, `OK`.
@@ -59,6 +59,7 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
             Ok(Vec::new())
         }
         Command::Cancel(_)
+        | Command::Quarantined(..)
         | Command::Set(_, None)
         | Command::Reset(_)
         | Command::Show(_)
@@ -113,6 +114,7 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
             }
         }
         Command::Define(definition) => definition.apply(scope).await?,
+        Command::Quarantined(fate, id) => quarantined(scope, fate, id).await?,
         Command::Cancel(id) => scope.core.queries.cancel(&id, session.label())?,
         Command::Show(_) | Command::Query(_) | Command::Insert(_) | Command::Delete(_) => {
             return Err(Error::internal(
@@ -121,6 +123,22 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
         }
     }
     Ok(())
+}
+
+/// Sends a record in quarantine again, or forgets it.
+///
+/// # Errors
+/// `NotFound` when it is not there, as on a server that writes nothing.
+async fn quarantined(scope: &Scope, fate: Fate, id: u64) -> Result<()> {
+    let Some(gateway) = scope.core.writes.through() else {
+        return Err(Error::not_found(
+            "this server writes nothing: it has no quarantine",
+        ));
+    };
+    match fate {
+        Fate::Redrive => gateway.outbox.redrive(id).await,
+        Fate::Discard => gateway.outbox.discard(id),
+    }
 }
 
 /// # Errors

@@ -92,6 +92,7 @@ impl Scope {
             snapshot: Arc::clone(&snapshot),
             lister: Arc::clone(&core.lister),
             queries: Arc::clone(&core.queries),
+            writes: core.writes.clone(),
         };
         let catalogs = statement_catalog(&system, Arc::clone(&core.browse), self.session.clone());
         let mut state = core.base.clone();
@@ -265,9 +266,12 @@ impl Pinned {
     /// The types of its columns; [`DataType::Null`] for one that holds nothing but nulls.
     pub(crate) fn types(&self) -> impl Iterator<Item = DataType> {
         let fields = self.schema.fields().iter().enumerate();
-        fields.map(|(at, field)| match self.untyped.contains(&at) {
-            true => DataType::Null,
-            false => field.data_type().clone(),
+        fields.map(|(at, field)| {
+            if self.untyped.contains(&at) {
+                DataType::Null
+            } else {
+                field.data_type().clone()
+            }
         })
     }
 }

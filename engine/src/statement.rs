@@ -23,6 +23,8 @@ pub(crate) enum Command {
     Drop(DropTemporaries),
     /// The query of this id.
     Cancel(String),
+    /// A record in quarantine, and what becomes of it.
+    Quarantined(Fate, u64),
     Define(Box<Definition>),
     Insert(Box<ast::Insert>),
     Delete(Box<ast::Delete>),
@@ -39,6 +41,7 @@ impl Command {
             | Self::CreateView(_)
             | Self::Drop(_)
             | Self::Cancel(_)
+            | Self::Quarantined(..)
             | Self::Define(_)
             | Self::Insert(_)
             | Self::Delete(_) => true,
@@ -88,9 +91,10 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
                 if_exists,
             }))
         }
-        S::Call(call) => match cancelled_query(&call) {
-            Some(id) => Ok(Command::Cancel(id)),
-            None => Ok(Command::Query(Statement::Statement(Box::new(S::Call(
+        S::Call(call) => match (cancelled_query(&call), quarantined(&call)?) {
+            (Some(id), _) => Ok(Command::Cancel(id)),
+            (_, Some((fate, id))) => Ok(Command::Quarantined(fate, id)),
+            (None, None) => Ok(Command::Query(Statement::Statement(Box::new(S::Call(
                 call,
             ))))),
         },
@@ -154,6 +158,47 @@ pub(crate) fn parts(name: &ast::ObjectName) -> Vec<String> {
             None => part.to_string(),
         })
         .collect()
+}
+
+/// What is to become of a record in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is sent again.
+    Redrive,
+    /// It is forgotten.
+    Discard,
+}
+
+/// `CALL redrive(id)` and `CALL discard(id)`, with or without the schema `system`.
+fn quarantined(call: &ast::Function) -> Result<Option<(Fate, u64)>> {
+    let path: Vec<String> = parts(&call.name)
+        .iter()
+        .map(|part| part.to_lowercase())
+        .collect();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let fate = match path.as_slice() {
+        ["redrive"] | ["system", "redrive"] => Fate::Redrive,
+        ["discard"] | ["system", "discard"] => Fate::Discard,
+        _ => return Ok(None),
+    };
+    let id = match &call.args {
+        ast::FunctionArguments::List(list) => match list.args.as_slice() {
+            [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Value(value)))] => {
+                match &value.value {
+                    ast::Value::Number(number, _) => number.parse().ok(),
+                    _ => None,
+                }
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let id = id.ok_or_else(|| {
+        Error::invalid(
+            "write CALL redrive(id) or CALL discard(id), with an id of system.quarantine",
+        )
+    })?;
+    Ok(Some((fate, id)))
 }
 
 /// The id in `CANCEL QUERY 'id'`, in the form the dialect gives it.

@@ -11,7 +11,7 @@ use featureflight_catalog::model::FeatureGroup;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use crate::forward::Router;
+use crate::forward::{Lanes, Router};
 use crate::group::WriteGroup;
 use crate::outbox::{Outbox, Stages};
 use crate::store::OnlineStore;
@@ -34,6 +34,7 @@ pub struct Gateway {
     /// Event times further ahead of the clock are refused; `None` sets no bound.
     pub max_future: Option<Duration>,
     pub landed: Landed,
+    pub lanes: Lanes,
 }
 
 /// When the last offline file of each group came to be.

@@ -9,7 +9,7 @@ use aws_config::SdkConfig;
 use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::Writes;
-use featureflight_online::forward::{ForwardOptions, Forwarder, Router};
+use featureflight_online::forward::{ForwardOptions, Forwarder, Lanes, Router};
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
 use featureflight_online::offline::{OfflineOptions, OfflineWriter};
 use featureflight_online::outbox::{Durability, Outbox, OutboxOptions, Stage};
@@ -226,12 +226,17 @@ impl Writing {
             store,
             offline,
             landed: Landed::default(),
+            lanes: Lanes::default(),
             max_future: Some(config.max_future.0).filter(|bound| !bound.is_zero()),
         });
         let router = Arc::clone(&gateway) as Arc<dyn Router>;
+        let options = ForwardOptions {
+            lanes: Arc::clone(&gateway.lanes),
+            ..ForwardOptions::default()
+        };
         Self {
             gateway,
-            forwarder: Forwarder::start(outbox, router, ForwardOptions::default()),
+            forwarder: Forwarder::start(outbox, router, options),
             offline: None,
             _sweeper: sweeper,
         }

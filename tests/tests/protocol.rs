@@ -28,5 +28,6 @@ mod protocol {
     mod sessions;
     mod statements;
     mod uploads;
+    mod watching;
     mod writes;
 }

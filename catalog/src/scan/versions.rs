@@ -281,18 +281,18 @@ impl ReadRequest {
         let mut scan = FileScan::new(object, footer, tail, roots, self.selection);
         scan.leave_out(left_out);
         scan.load().await?;
-        Ok(OpenFile::Object(OpenObject {
+        Ok(OpenFile::Object(Box::new(OpenObject {
             table: self.table,
             plan,
             consecutive,
             scan,
-        }))
+        })))
     }
 }
 
 /// A file whose first rows can be decoded without waiting.
 pub(crate) enum OpenFile {
-    Object(OpenObject),
+    Object(Box<OpenObject>),
     Unlanded(BoxStream<'static, Result<VersionBatch>>),
 }
 

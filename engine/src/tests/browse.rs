@@ -122,7 +122,9 @@ async fn the_standard_views_list_what_there_is() {
             "system feature_groups",
             "system features",
             "system files",
-            "system queries"
+            "system quarantine",
+            "system queries",
+            "system writes"
         ]
     );
     let columns = server

@@ -50,6 +50,14 @@ pub enum Writes {
 }
 
 impl Writes {
+    /// The way there is, if any.
+    pub(crate) fn through(&self) -> Option<&Arc<Gateway>> {
+        match self {
+            Self::Through(gateway) => Some(gateway),
+            Self::Refused(_) => None,
+        }
+    }
+
     /// # Errors
     /// `InvalidArgument` with the reason: the server never takes it.
     pub(crate) fn gateway(&self, group: &str) -> Result<&Arc<Gateway>> {

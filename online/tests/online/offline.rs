@@ -19,6 +19,7 @@ use featureflight_catalog::snapshot::{Catalog, Serving};
 use featureflight_catalog::source::files::FilesSource;
 use featureflight_catalog::storage::WarehouseStorage;
 use featureflight_catalog::unlanded::Fresh;
+use featureflight_online::forward::Lanes;
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
 use featureflight_online::offline::{OfflineOptions, OfflineWriter, STEPS, flush};
 use featureflight_online::outbox::{Outbox, OutboxOptions, Probe, Stage, Stages};
@@ -77,6 +78,7 @@ async fn open(dir: &Path, probe: Probe) -> (Arc<Gateway>, Arc<Catalog>, OfflineO
         offline: OfflineBy::Gateway,
         max_future: None,
         landed: Landed::default(),
+        lanes: Lanes::default(),
     };
     let source = Arc::new(FilesSource::new(dir));
     let storage = Arc::new(WarehouseStorage::open(dir).unwrap());

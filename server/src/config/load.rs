@@ -18,6 +18,7 @@ const FLIGHT_SCHEMES: [&str; 3] = ["grpc://", "grpc+tcp://", "grpc+tls://"];
 const MIN_SIGNING_KEY_BYTES: usize = 32;
 
 /// The flags of `serve`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Default, clap::Args)]
 pub struct ServeArgs {
     /// Read this TOML file
