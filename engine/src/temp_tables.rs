@@ -141,12 +141,19 @@ impl fmt::Debug for Upload {
 }
 
 impl Engine {
-    /// Begins an upload of rows of `schema` into a temporary table, which `target` must be.
+    /// Begins an upload of rows of `schema` into a temporary table; others are
+    /// [`Engine::append`]'s.
     ///
     /// # Errors
     /// `InvalidArgument` for a name or columns it cannot have;
     /// `AlreadyExists` and `NotFound` as the target says, and for a name that would hide a relation.
     pub fn upload(&self, caller: &Caller, target: Target, schema: SchemaRef) -> Result<Upload> {
+        if !target.temporary {
+            return Err(Error::invalid(format!(
+                "table `{}` is not temporary: append to a feature group, or upload a temporary table",
+                target.table
+            )));
+        }
         check_place(&target)?;
         check_columns(&schema)?;
         if let Some(relation) = shadowed(&self.catalog.snapshot(), &target.table) {
