@@ -2,7 +2,7 @@
 //! scanning the offline store into Arrow.
 //!
 //! Data flows one way: [`source`] → [`snapshot`] (what exists) → [`pin`] (which files a statement
-//! reads) → [`scan`] (their rows).
+//! reads) → [`scan`] (their rows). [`unlanded`] is what a statement reads beside the files.
 
 pub mod error;
 pub mod hive_type;
@@ -15,6 +15,7 @@ pub mod snapshot;
 pub mod source;
 pub mod storage;
 pub mod table;
+pub mod unlanded;
 
 pub use error::{Error, Kind, Result};
 pub use instant::Instant;

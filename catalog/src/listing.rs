@@ -18,6 +18,7 @@ use object_store::ObjectMeta;
 use crate::error::Result;
 use crate::instant::Instant;
 use crate::table::FileSet;
+use crate::unlanded::Unlanded;
 
 use cache::Cache;
 
@@ -88,12 +89,26 @@ impl EventRange {
     }
 }
 
-/// One data object.
-#[derive(Debug, Clone, PartialEq)]
+/// One data object, or the versions that are in none yet.
+#[derive(Debug, Clone)]
 pub struct DataFile {
     pub meta: ObjectMeta,
     /// Start of the hour folder the object lies in (UTC as written), if it lies in one.
     pub hour: Option<Instant>,
+    /// Set where there is no object: what a reader finds instead.
+    pub unlanded: Option<Arc<dyn Unlanded>>,
+}
+
+/// Two sequences of versions without a file are the same when they are one.
+impl PartialEq for DataFile {
+    fn eq(&self, other: &Self) -> bool {
+        let unlanded = match (&self.unlanded, &other.unlanded) {
+            (None, None) => true,
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        };
+        unlanded && self.meta == other.meta && self.hour == other.hour
+    }
 }
 
 impl DataFile {

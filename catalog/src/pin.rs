@@ -17,6 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::instant::Instant;
 use crate::listing::{EventRange, FileList, Lister};
 use crate::table::FileSet;
+use crate::unlanded::{Fresh, Waiting};
 
 /// The pinned listings of one statement.
 #[derive(Debug)]
@@ -25,6 +26,8 @@ pub struct Pin {
     /// When the statement began.
     pub started: Instant,
     state: Mutex<State>,
+    fresh: Option<Arc<dyn Fresh>>,
+    only_files: bool,
 }
 
 #[derive(Debug, Default)]
@@ -47,11 +50,22 @@ impl Pin {
             lister,
             started,
             state: Mutex::default(),
+            fresh: None,
+            only_files: false,
         }
+    }
+
+    /// Reads what waits in `fresh` beside the files, or only the files, but all that came from it.
+    #[must_use]
+    pub fn reading(mut self, fresh: Arc<dyn Fresh>, only_files: bool) -> Self {
+        self.fresh = Some(fresh);
+        self.only_files = only_files;
+        self
     }
 
     /// The pinned files of `set` for `range`. `system_time` is the cut of the relation, if any: a
     /// listing older than it (or than the statement, for a cut in its future) would miss files.
+    /// Accepted versions that are in none of the files stand behind them.
     /// Without a cut a listing from the lister's cache will do.
     ///
     /// # Errors
@@ -67,11 +81,28 @@ impl Pin {
         let cell = self.cell(set, range, not_before)?;
         let list = cell
             .get_or_try_init(|| async {
+                // First what waits, then the files: see `unlanded`.
+                let waiting = self.waiting(set, not_before).await?;
                 let not_before = not_before.and_then(Instant::to_system_time);
-                self.lister.list(set, range, not_before).await
+                let not_before = not_before.max(waiting.landed_at);
+                let list = self.lister.list(set, range, not_before).await?;
+                Ok::<_, Error>(waiting.beside(list, set))
             })
             .await?;
         Ok(Arc::clone(list))
+    }
+
+    async fn waiting(&self, set: &FileSet, cut: Option<Instant>) -> Result<Waiting> {
+        match (&self.fresh, &set.group) {
+            (Some(fresh), Some(group)) => {
+                let waiting = fresh.waiting(group, cut).await?;
+                Ok(Waiting {
+                    versions: waiting.versions.filter(|_| !self.only_files),
+                    ..waiting
+                })
+            }
+            _ => Ok(Waiting::default()),
+        }
     }
 
     /// Where the listing of this look is or will be remembered.
@@ -95,7 +126,9 @@ impl Pin {
         let wide = pinned.iter().find_map(|one| {
             let list = one.list.get()?;
             let fresh = not_before.is_none_or(|bound| {
-                one.not_before >= Some(bound) || Instant::from(list.listed_at) >= bound
+                // What waited when it was listed was not asked for up to a cut.
+                let listed = self.fresh.is_none() && Instant::from(list.listed_at) >= bound;
+                one.not_before >= Some(bound) || listed
             });
             (one.range.covers(range) && fresh).then_some((one.range, list))
         });

@@ -19,6 +19,8 @@ pub struct Caller {
     pub session: Arc<Session>,
     /// When the client stops waiting.
     pub deadline: Option<Instant>,
+    /// Names the write of this call, so that a repeat has one effect.
+    pub idempotency_key: Option<String>,
     settings: Vec<(Setting, Value)>,
     schema: Option<String>,
 }
@@ -28,6 +30,7 @@ impl From<&Arc<Session>> for Caller {
         Self {
             session: Arc::clone(session),
             deadline: None,
+            idempotency_key: None,
             settings: Vec::new(),
             schema: None,
         }

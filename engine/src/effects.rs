@@ -1,4 +1,4 @@
-//! Statements that change the session: what they answer, what they check, and their effect, which
+//! Statements that change the session or the catalog: what they answer, what they check, and their effect, which
 //! happens once, when they are pinned.
 
 use std::collections::BTreeMap;
@@ -21,9 +21,8 @@ use crate::metadata::{CATALOG, nearest, schema_names};
 use crate::pinning::Scope;
 use crate::session::DEFAULT_SCHEMA;
 use crate::settings::{Setting, Value};
-use crate::statement::{Command, parts};
+use crate::statement::{Command, Fate, parts};
 use crate::views::{CreateView, folded};
-use crate::writes;
 
 /// What every statement with an effect answers: one row, `OK`.
 pub(crate) fn schema() -> SchemaRef {
@@ -55,11 +54,18 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
             drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
             Ok(Vec::new())
         }
-        Command::Write(target) => writes::begin(&target),
-        Command::Cancel(_) => Ok(Vec::new()),
-        Command::Set(_, None) | Command::Reset(_) | Command::Show(_) | Command::Query(_) => {
+        Command::Define(definition) => {
+            definition.check(scope)?;
             Ok(Vec::new())
         }
+        Command::Cancel(_)
+        | Command::Quarantined(..)
+        | Command::Set(_, None)
+        | Command::Reset(_)
+        | Command::Show(_)
+        | Command::Query(_)
+        | Command::Insert(_)
+        | Command::Delete(_) => Ok(Vec::new()),
     }
 }
 
@@ -107,15 +113,32 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
                 session.drop_tables(&names);
             }
         }
-        Command::Write(target) => return writes::begin(&target),
+        Command::Define(definition) => definition.apply(scope).await?,
+        Command::Quarantined(fate, id) => quarantined(scope, fate, id).await?,
         Command::Cancel(id) => scope.core.queries.cancel(&id, session.label())?,
-        Command::Show(_) | Command::Query(_) => {
+        Command::Show(_) | Command::Query(_) | Command::Insert(_) | Command::Delete(_) => {
             return Err(Error::internal(
-                "a statement without an effect was to have one",
+                "a statement without an effect on its session was to have one",
             ));
         }
     }
     Ok(())
+}
+
+/// Sends a record in quarantine again, or forgets it.
+///
+/// # Errors
+/// `NotFound` when it is not there, as on a server that writes nothing.
+async fn quarantined(scope: &Scope, fate: Fate, id: u64) -> Result<()> {
+    let Some(gateway) = scope.core.writes.through() else {
+        return Err(Error::not_found(
+            "this server writes nothing: it has no quarantine",
+        ));
+    };
+    match fate {
+        Fate::Redrive => gateway.outbox.redrive(id).await,
+        Fate::Discard => gateway.outbox.discard(id),
+    }
 }
 
 /// # Errors

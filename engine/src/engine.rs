@@ -19,14 +19,16 @@ use crate::caller::Caller;
 use crate::executor::Executor;
 use crate::memory::Memory;
 use crate::metadata::Browse;
-use crate::pinning;
+use crate::pinning::{self, Pinned, Planned};
 use crate::planning::Planning;
 use crate::query::admission::Admission;
-use crate::query::life::Token;
+use crate::query::life::{Received, Token};
 use crate::query::{
     Limit, PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source, stopped,
 };
+use crate::settings::Settings;
 use crate::spill::SpillDirectory;
+use crate::writes::Writes;
 
 /// Limits and times, each with a sane default.
 #[derive(Debug, Clone)]
@@ -95,8 +97,8 @@ pub struct Prepared {
     /// Timestamps are in milliseconds: Apache's JDBC driver up to 18.3 puts milliseconds into the
     /// announced unit unconverted. A client may bind any unit.
     pub parameters: SchemaRef,
-    /// True for statements with an effect on the session. They answer one row all the same, `OK`
-    /// in a column `status`, for drivers that fetch the result of whatever they run.
+    /// True for statements with an effect. They answer one row all the same, `OK` in a column
+    /// `status` or the count of a write, for drivers that fetch the result of whatever they run.
     pub is_update: bool,
 }
 
@@ -122,6 +124,7 @@ pub(crate) struct Core {
     pub(crate) admission: Admission,
     pub(crate) memory: Memory,
     pub(crate) executor: Executor,
+    pub(crate) writes: Writes,
     /// Last, so that what uses it is gone before.
     _spill: SpillDirectory,
 }
@@ -131,6 +134,19 @@ impl Engine {
     /// `Unavailable` when the spill directory cannot be made, `ResourceExhausted` when there is no
     /// thread left.
     pub fn new(catalog: Arc<Catalog>, options: EngineOptions) -> Result<Arc<Self>> {
+        let reason = "this server only reads feature groups";
+        Self::with_writes(catalog, options, Writes::Refused(reason.to_owned()))
+    }
+
+    /// An engine that writes.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn with_writes(
+        catalog: Arc<Catalog>,
+        options: EngineOptions,
+        writes: Writes,
+    ) -> Result<Arc<Self>> {
         let threads = (options.target_partitions * 2).max(8);
         let lister = Arc::new(Lister::new(options.list_cache_ttl));
         let reader = FileReader::new(options.footer_cache_bytes)
@@ -156,6 +172,7 @@ impl Engine {
             ),
             memory,
             executor: Executor::new(options.max_running_queries, options.target_partitions)?,
+            writes,
             options: options.clone(),
             _spill: spill,
         });
@@ -195,7 +212,7 @@ impl Engine {
 
     /// Executes the planning half of a statement: clocks resolved, listing taken. A statement with
     /// an effect (`SET`, `USE`, `CREATE TEMP VIEW`, ...) has it here, once; its result is one row,
-    /// `OK`.
+    /// `OK`. A write is durable when this returns; its result says how many rows were written.
     ///
     /// # Errors
     /// Those of planning and listing; `DeadlineExceeded`, `Cancelled`.
@@ -212,10 +229,19 @@ impl Engine {
         let parameters = parameters.unwrap_or_default();
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
-        let work = self
-            .core
-            .planning
-            .run(limit, move || pinning::pin(core, of, text, parameters));
+        let work = async {
+            let planned = self
+                .core
+                .planning
+                .run(limit, move || pinning::pin(core, of, text, parameters));
+            match planned.await? {
+                Planned::Query(pinned) => Ok(pinned),
+                Planned::Write(rows, write) => {
+                    let written = self.carry_out(&caller, sql, rows, &write).await?;
+                    Pinned::written(written)
+                }
+            }
+        };
         let pinned = tokio::select! {
             biased;
             pinned = work => pinned,
@@ -225,22 +251,33 @@ impl Engine {
             Ok(pinned) => pinned,
             Err(error) => return Err(token.fail(error)),
         };
-        let id = token.id().to_owned();
-        Ok(Arc::new(PinnedQuery {
-            id,
+        let query = Self::pinned(&caller, pinned, token, settings, began.elapsed());
+        Ok(Arc::new(query))
+    }
+
+    pub(crate) fn pinned(
+        caller: &Caller,
+        pinned: Pinned,
+        token: Token<Received>,
+        settings: Settings,
+        planned: Duration,
+    ) -> PinnedQuery {
+        PinnedQuery {
+            id: token.id().to_owned(),
             schema: pinned.schema,
             repeatable: pinned.repeatable,
             unsettled: pinned.unsettled,
             files: pinned.files as u64,
-            planned_ms: u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            planned_ms: u64::try_from(planned.as_millis()).unwrap_or(u64::MAX),
             slices: pinned.slices,
             whole_because: pinned.whole_because,
+            written: pinned.written,
             settings,
             source: pinned.source,
             entry: token.planned(pinned.files),
-            _session: caller.session,
+            _session: Arc::clone(&caller.session),
             ran: (0..pinned.slices).map(|_| AtomicBool::new(false)).collect(),
-        }))
+        }
     }
 
     /// Runs a pinned query whole; may be called again and gives the same rows, as a multiset.
@@ -333,7 +370,7 @@ impl Engine {
     }
 
     /// The shortest of what the server, the session and the client allow.
-    fn planning_limit(&self, caller: Option<&Caller>) -> Option<Duration> {
+    pub(crate) fn planning_limit(&self, caller: Option<&Caller>) -> Option<Duration> {
         let of_caller = caller.into_iter().flat_map(|caller| {
             let left = caller
                 .deadline

@@ -9,6 +9,7 @@ pub mod boundary;
 pub mod caller;
 mod catalogs;
 mod cooperation;
+mod definitions;
 mod effects;
 pub mod engine;
 pub mod error;
@@ -32,9 +33,10 @@ pub mod temp_tables;
 #[cfg(test)]
 mod tests;
 mod views;
-mod writes;
+pub mod writes;
 
 pub use caller::Caller;
 pub use engine::{Engine, EngineOptions};
 pub use featureflight_catalog::{Error, Kind, Result};
 pub use memory::few_arenas;
+pub use writes::Writes;

@@ -13,8 +13,9 @@ use datafusion::scalar::ScalarValue;
 use datafusion::sql::parser::Statement;
 use featureflight_catalog::pin::Pin;
 use featureflight_catalog::scan::history::ScanContext;
+use featureflight_catalog::unlanded::Fresh;
 use featureflight_catalog::{Error, Instant, Kind, Result};
-use featureflight_udf::planner::Planned;
+use featureflight_udf::planner::Planned as PlannedQuery;
 use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
 
@@ -32,8 +33,16 @@ use crate::settings;
 use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
+use crate::writes::{self, Deletion, Insertion, Write, Writes, Written};
 
 /// The result of [`pin`].
+pub(crate) enum Planned {
+    Query(Pinned),
+    /// Rows that are not written yet.
+    Write(Pinned, Box<Write>),
+}
+
+/// A statement with its files fixed.
 pub(crate) struct Pinned {
     pub(crate) schema: SchemaRef,
     pub(crate) source: Source,
@@ -42,6 +51,9 @@ pub(crate) struct Pinned {
     pub(crate) files: usize,
     pub(crate) slices: usize,
     pub(crate) whole_because: Option<&'static str>,
+    pub(crate) written: Option<Written>,
+    /// Columns that have no type, since all they hold is nulls.
+    untyped: Vec<usize>,
 }
 
 /// One statement's planning: the session as it was when the statement began.
@@ -59,6 +71,17 @@ pub(crate) struct Ground {
 }
 
 impl Scope {
+    fn pin(&self, started: Instant) -> Pin {
+        let pin = Pin::new(Arc::clone(&self.core.lister), started);
+        match &self.core.writes {
+            Writes::Through(gateway) => {
+                let fresh = Arc::clone(gateway) as Arc<dyn Fresh>;
+                pin.reading(fresh, self.session.settings.stale)
+            }
+            Writes::Refused(_) => pin,
+        }
+    }
+
     /// The state and context of one query under `clocks`.
     pub(crate) fn ground(&self, clocks: Clocks) -> Ground {
         let core = &self.core;
@@ -69,6 +92,7 @@ impl Scope {
             snapshot: Arc::clone(&snapshot),
             lister: Arc::clone(&core.lister),
             queries: Arc::clone(&core.queries),
+            writes: core.writes.clone(),
         };
         let catalogs = statement_catalog(&system, Arc::clone(&core.browse), self.session.clone());
         let mut state = core.base.clone();
@@ -80,7 +104,7 @@ impl Scope {
         let context = StatementContext {
             catalog: snapshot,
             scan: ScanContext {
-                pin: Arc::new(Pin::new(Arc::clone(&core.lister), started)),
+                pin: Arc::new(self.pin(started)),
                 reader: Arc::clone(&core.reader),
             },
             clocks,
@@ -98,7 +122,7 @@ impl Scope {
 
 impl Ground {
     /// The logical plan of a query, within limits.
-    pub(crate) async fn plan(&self, statement: Statement) -> Result<Planned> {
+    pub(crate) async fn plan(&self, statement: Statement) -> Result<PlannedQuery> {
         limits::check_expansion(&statement, &self.context.views)?;
         let planned =
             featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
@@ -124,7 +148,7 @@ pub(crate) async fn prepare(
     let (schema, parameters) = match command {
         Command::Query(statement) => {
             let ground = scope.ground(scope.session.settings.clocks);
-            let Planned { plan, parameters } = ground.plan(statement).await?;
+            let PlannedQuery { plan, parameters } = ground.plan(statement).await?;
             let plan = shown_types(plan);
             // Types that only analysis settles; a plan with open parameters may not get there.
             let options = ground.state.config_options();
@@ -141,6 +165,14 @@ pub(crate) async fn prepare(
             (schema, parameters)
         }
         Command::Show(_) => (settings::show_schema(), Vec::new()),
+        Command::Insert(insert) => {
+            let parameters = Insertion::new(*insert)?.parameters(&scope).await?;
+            (writes::schema(), parameters)
+        }
+        Command::Delete(delete) => {
+            let parameters = Deletion::new(*delete)?.parameters(&scope).await?;
+            (writes::schema(), parameters)
+        }
         effect => (effects::schema(), effects::check(&scope, effect).await?),
     };
     Ok(Prepared {
@@ -176,7 +208,7 @@ pub(crate) async fn pin(
     caller: Caller,
     sql: String,
     parameters: Vec<ScalarValue>,
-) -> Result<Pinned> {
+) -> Result<Planned> {
     let command = parse(&core, &sql)?;
     let scope = Scope {
         core,
@@ -184,19 +216,26 @@ pub(crate) async fn pin(
         parameters: Some(parameters),
     };
     match command {
-        Command::Query(statement) => pin_query(&scope, statement).await,
+        Command::Query(statement) => pin_query(&scope, statement).await.map(Planned::Query),
+        Command::Insert(insert) => {
+            let (rows, write) = Insertion::new(*insert)?.plan(&scope).await?;
+            Ok(Planned::Write(rows, Box::new(write)))
+        }
+        Command::Delete(delete) => {
+            let (rows, write) = Deletion::new(*delete)?.plan(&scope).await?;
+            Ok(Planned::Write(rows, Box::new(write)))
+        }
         Command::Show(wanted) => {
             effects::no_parameters(&scope)?;
-            Ok(Pinned::rows(settings::show(
-                &wanted,
-                &scope.session.settings,
-            )?))
+            let shown = settings::show(&wanted, &scope.session.settings)?;
+            Ok(Planned::Query(Pinned::rows(shown)))
         }
         effect => {
             effects::apply(&scope, &caller, effect).await?;
             let ok: StringArray = [Some("OK")].into_iter().collect();
             let row = RecordBatch::try_new(effects::schema(), vec![Arc::new(ok)]);
-            Ok(Pinned::rows(row.map_err(crate::error::internal)?))
+            let row = row.map_err(crate::error::internal)?;
+            Ok(Planned::Query(Pinned::rows(row)))
         }
     }
 }
@@ -211,11 +250,33 @@ impl Pinned {
             files: 0,
             slices: 1,
             whole_because: None,
+            written: None,
+            untyped: Vec::new(),
         }
+    }
+
+    /// The answer of a write.
+    pub(crate) fn written(written: Written) -> Result<Self> {
+        Ok(Self {
+            written: Some(written.clone()),
+            ..Self::rows(written.row()?)
+        })
+    }
+
+    /// The types of its columns; [`DataType::Null`] for one that holds nothing but nulls.
+    pub(crate) fn types(&self) -> impl Iterator<Item = DataType> {
+        let fields = self.schema.fields().iter().enumerate();
+        fields.map(|(at, field)| {
+            if self.untyped.contains(&at) {
+                DataType::Null
+            } else {
+                field.data_type().clone()
+            }
+        })
     }
 }
 
-async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
+pub(crate) async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
     let ground = scope.ground(scope.session.settings.clocks);
     let planned = ground.plan(statement).await?;
     let Ground { state, context } = ground;
@@ -231,6 +292,9 @@ async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
         slices,
         whole_because,
     } = made;
+    let columns = optimized.schema().fields().iter().enumerate();
+    let untyped = columns.filter(|(_, field)| *field.data_type() == DataType::Null);
+    let untyped = untyped.map(|(at, _)| at).collect();
     let pin = &context.scan.pin;
     pin.freeze();
     let schema = announced(&sent_schema(
@@ -244,6 +308,8 @@ async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
         files: pin.pinned_files(),
         slices,
         whole_because,
+        written: None,
+        untyped,
         source: Source::Plan(PinnedPlan {
             state: Arc::new(state),
             logical: Arc::new(optimized),
@@ -341,7 +407,7 @@ fn unsettled(scope: &Scope, context: &StatementContext) -> bool {
     !context.scan.pin.is_cut_by(settled)
 }
 
-fn parse(core: &Core, sql: &str) -> Result<Command> {
+pub(crate) fn parse(core: &Core, sql: &str) -> Result<Command> {
     let most = core.options.max_sql_bytes;
     if sql.len() > most {
         return Err(Error::new(

@@ -28,6 +28,20 @@ pub struct Settings {
     pub max_bytes: Option<u64>,
     /// Endpoints a result is cut into where it can be.
     pub endpoints: Option<u64>,
+    pub writes: WriteSettings,
+    /// Queries leave out accepted rows that are not in the offline store yet.
+    pub stale: bool,
+}
+
+/// How a session's writes are meant.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct WriteSettings {
+    /// A delete forgets its record's event time.
+    pub hard_deletes: bool,
+    /// A put that leaves features out makes them null.
+    pub partial_puts: bool,
+    /// Of a write some of whose rows are refused the others are accepted.
+    pub skip_refused: bool,
 }
 
 /// One setting.
@@ -39,6 +53,10 @@ pub enum Setting {
     MaxRows,
     MaxBytes,
     Endpoints,
+    Deletion,
+    Partial,
+    OnError,
+    Fresh,
 }
 
 /// A value of one setting.
@@ -47,16 +65,22 @@ pub enum Value {
     Instant(Instant),
     Duration(Duration),
     Count(u64),
+    /// Whether it is the second of the setting's two words.
+    Switch(bool),
 }
 
 impl Setting {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 10] = [
         Self::SystemTime,
         Self::ValidTime,
         Self::QueryTimeout,
         Self::MaxRows,
         Self::MaxBytes,
         Self::Endpoints,
+        Self::Deletion,
+        Self::Partial,
+        Self::OnError,
+        Self::Fresh,
     ];
 
     /// The name within the namespace.
@@ -68,6 +92,10 @@ impl Setting {
             Self::MaxRows => "max_rows",
             Self::MaxBytes => "max_bytes",
             Self::Endpoints => "endpoints",
+            Self::Deletion => "deletion",
+            Self::Partial => "partial",
+            Self::OnError => "on_error",
+            Self::Fresh => "fresh",
         }
     }
 
@@ -85,6 +113,18 @@ impl Setting {
             Self::MaxBytes => "a result with more bytes is an error",
             Self::Endpoints => {
                 "for parallel readers: parts a result is cut into where that repeats no work"
+            }
+            Self::Deletion => {
+                "'soft': DELETE remembers when; 'hard': it removes the record from the online store"
+            }
+            Self::Partial => {
+                "'refuse': an INSERT gives every feature; 'null': those it leaves out become null"
+            }
+            Self::Fresh => {
+                "false: queries leave out accepted rows that are not in the offline store yet"
+            }
+            Self::OnError => {
+                "'abort': one refused row refuses the write; 'skip': the other rows are written"
             }
         }
     }
@@ -114,7 +154,7 @@ impl Setting {
         }
     }
 
-    /// A value from text: an instant, a span of time (`30s`, `5 minutes`) or a number.
+    /// A value from text: an instant, a span of time (`30s`, `5 minutes`), a number or a word.
     ///
     /// # Errors
     /// `InvalidArgument` that names the setting and the accepted forms.
@@ -130,6 +170,12 @@ impl Setting {
             }
             Self::MaxRows | Self::MaxBytes | Self::Endpoints => {
                 Value::Count(text.parse().map_err(|_| self.wrong(text))?)
+            }
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
+                let words = self.words().into_iter().flatten();
+                let mut known = words.enumerate();
+                let found = known.find(|(_, word)| word.eq_ignore_ascii_case(text));
+                Value::Switch(found.ok_or_else(|| self.wrong(text))?.0 == 1)
             }
         };
         self.checked(value)
@@ -155,9 +201,31 @@ impl Setting {
             {
                 return self.parse(&value.to_string());
             }
+            (Self::Fresh, ScalarValue::Boolean(Some(fresh))) => Value::Switch(!fresh),
             (_, other) => return Err(self.wrong(&other.to_string())),
         };
         self.checked(value)
+    }
+
+    /// The words of a setting that has two values; the first is the default.
+    fn words(self) -> Option<[&'static str; 2]> {
+        match self {
+            Self::Deletion => Some(["soft", "hard"]),
+            Self::Partial => Some(["refuse", "null"]),
+            Self::OnError => Some(["abort", "skip"]),
+            Self::Fresh => Some(["true", "false"]),
+            _ => None,
+        }
+    }
+
+    fn switch(self, settings: &mut Settings) -> Option<&mut bool> {
+        match self {
+            Self::Deletion => Some(&mut settings.writes.hard_deletes),
+            Self::Partial => Some(&mut settings.writes.partial_puts),
+            Self::OnError => Some(&mut settings.writes.skip_refused),
+            Self::Fresh => Some(&mut settings.stale),
+            _ => None,
+        }
     }
 
     fn checked(self, value: Value) -> Result<Value> {
@@ -177,6 +245,10 @@ impl Setting {
                 Self::SystemTime | Self::ValidTime => "a timestamp",
                 Self::QueryTimeout => "a span of time like '30s' or '5 minutes', longer than zero",
                 Self::MaxRows | Self::MaxBytes | Self::Endpoints => "a whole number above zero",
+                Self::Deletion => "'soft' or 'hard'",
+                Self::Partial => "'refuse' or 'null'",
+                Self::OnError => "'abort' or 'skip'",
+                Self::Fresh => "true or false",
             }
         ))
     }
@@ -196,6 +268,11 @@ impl Setting {
             Self::MaxRows => settings.max_rows.map(|count| count.to_string()),
             Self::MaxBytes => settings.max_bytes.map(|count| count.to_string()),
             Self::Endpoints => settings.endpoints.map(|count| count.to_string()),
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
+                let set = self.switch(&mut { *settings }).copied();
+                let word = self.words().map(|[_, second]| second.to_owned());
+                word.filter(|_| set == Some(true))
+            }
         }
     }
 
@@ -221,6 +298,11 @@ impl Setting {
             Self::MaxRows => settings.max_rows = count,
             Self::MaxBytes => settings.max_bytes = count,
             Self::Endpoints => settings.endpoints = count,
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
+                if let Some(switch) = self.switch(settings) {
+                    *switch = value == Some(Value::Switch(true));
+                }
+            }
         }
     }
 }
@@ -302,6 +384,10 @@ mod tests {
             (Setting::MaxRows, "7"),
             (Setting::MaxBytes, "8"),
             (Setting::Endpoints, "9"),
+            (Setting::Deletion, "hard"),
+            (Setting::Partial, "null"),
+            (Setting::OnError, "skip"),
+            (Setting::Fresh, "false"),
         ] {
             assert_eq!(setting.get(&settings), None);
             let value = setting.parse(text).ok();

@@ -1,10 +1,11 @@
-//! Which statements are the session's own: those with an effect on it and those that show it. The
-//! rest is for the planner, which refuses what is not a query.
+//! Which statements are the session's own: those with an effect on it, those that show it,
+//! definitions and writes. The rest is for the planner, which refuses what is not a query.
 
 use datafusion::sql::parser::{ResetStatement, Statement};
 use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::{Error, Result};
 
+use crate::definitions::Definition;
 use crate::settings::Setting;
 use crate::views::{CreateView, DropTemporaries};
 
@@ -22,12 +23,15 @@ pub(crate) enum Command {
     Drop(DropTemporaries),
     /// The query of this id.
     Cancel(String),
-    /// A write, by what it names.
-    Write(String),
+    /// A record in quarantine, and what becomes of it.
+    Quarantined(Fate, u64),
+    Define(Box<Definition>),
+    Insert(Box<ast::Insert>),
+    Delete(Box<ast::Delete>),
 }
 
 impl Command {
-    /// Whether it changes the session instead of answering rows.
+    /// Whether it changes something instead of answering rows.
     pub(crate) fn is_effect(&self) -> bool {
         match self {
             Self::Query(_) | Self::Show(_) => false,
@@ -37,7 +41,10 @@ impl Command {
             | Self::CreateView(_)
             | Self::Drop(_)
             | Self::Cancel(_)
-            | Self::Write(_) => true,
+            | Self::Quarantined(..)
+            | Self::Define(_)
+            | Self::Insert(_)
+            | Self::Delete(_) => true,
         }
     }
 }
@@ -84,16 +91,23 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
                 if_exists,
             }))
         }
-        S::Call(call) => match cancelled_query(&call) {
-            Some(id) => Ok(Command::Cancel(id)),
-            None => Ok(Command::Query(Statement::Statement(Box::new(S::Call(
+        S::Call(call) => match (cancelled_query(&call), quarantined(&call)?) {
+            (Some(id), _) => Ok(Command::Cancel(id)),
+            (_, Some((fate, id))) => Ok(Command::Quarantined(fate, id)),
+            (None, None) => Ok(Command::Query(Statement::Statement(Box::new(S::Call(
                 call,
             ))))),
         },
-        S::Insert(insert) => Ok(Command::Write(insert.table.to_string())),
-        S::Update(update) => Ok(Command::Write(update.table.to_string())),
-        S::Delete(_) => Ok(Command::Write("a feature group".to_owned())),
-        S::Merge(merge) => Ok(Command::Write(merge.table.to_string())),
+        S::CreateTable(table) if !table.temporary && table.query.is_none() => {
+            Ok(Command::Define(Box::new(Definition::create(table)?)))
+        }
+        S::AlterTable(alter) => Ok(Command::Define(Box::new(Definition::alter(alter)?))),
+        S::Insert(insert) => Ok(Command::Insert(Box::new(insert))),
+        S::Delete(delete) => Ok(Command::Delete(Box::new(delete))),
+        S::Update(_) | S::Merge(_) => Err(Error::invalid(
+            "UPDATE and MERGE are not supported: a put replaces its whole record, so INSERT the \
+             record as it is to be, with a later event time",
+        )),
         other => Ok(Command::Query(Statement::Statement(Box::new(other)))),
     }
 }
@@ -144,6 +158,47 @@ pub(crate) fn parts(name: &ast::ObjectName) -> Vec<String> {
             None => part.to_string(),
         })
         .collect()
+}
+
+/// What is to become of a record in quarantine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is sent again.
+    Redrive,
+    /// It is forgotten.
+    Discard,
+}
+
+/// `CALL redrive(id)` and `CALL discard(id)`, with or without the schema `system`.
+fn quarantined(call: &ast::Function) -> Result<Option<(Fate, u64)>> {
+    let path: Vec<String> = parts(&call.name)
+        .iter()
+        .map(|part| part.to_lowercase())
+        .collect();
+    let path: Vec<&str> = path.iter().map(String::as_str).collect();
+    let fate = match path.as_slice() {
+        ["redrive"] | ["system", "redrive"] => Fate::Redrive,
+        ["discard"] | ["system", "discard"] => Fate::Discard,
+        _ => return Ok(None),
+    };
+    let id = match &call.args {
+        ast::FunctionArguments::List(list) => match list.args.as_slice() {
+            [ast::FunctionArg::Unnamed(ast::FunctionArgExpr::Expr(ast::Expr::Value(value)))] => {
+                match &value.value {
+                    ast::Value::Number(number, _) => number.parse().ok(),
+                    _ => None,
+                }
+            }
+            _ => None,
+        },
+        _ => None,
+    };
+    let id = id.ok_or_else(|| {
+        Error::invalid(
+            "write CALL redrive(id) or CALL discard(id), with an id of system.quarantine",
+        )
+    })?;
+    Ok(Some((fate, id)))
 }
 
 /// The id in `CANCEL QUERY 'id'`, in the form the dialect gives it.

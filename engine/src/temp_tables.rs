@@ -27,7 +27,6 @@ use crate::error::classify;
 use crate::metadata::{CATALOG, TEMP};
 use crate::session::SessionView;
 use crate::views::shadowed;
-use crate::writes;
 
 /// One temporary table. Appending makes a new one that shares the chunks of the old.
 pub(crate) struct TempTable {
@@ -142,14 +141,18 @@ impl fmt::Debug for Upload {
 }
 
 impl Engine {
-    /// Begins an upload of rows of `schema`.
+    /// Begins an upload of rows of `schema` into a temporary table; others are
+    /// [`Engine::append`]'s.
     ///
     /// # Errors
-    /// `InvalidArgument` for a table that is not temporary, a name or columns it cannot have;
+    /// `InvalidArgument` for a name or columns it cannot have;
     /// `AlreadyExists` and `NotFound` as the target says, and for a name that would hide a relation.
     pub fn upload(&self, caller: &Caller, target: Target, schema: SchemaRef) -> Result<Upload> {
         if !target.temporary {
-            return writes::begin(&format!("table `{}`", target.table));
+            return Err(Error::invalid(format!(
+                "table `{}` is not temporary: append to a feature group, or upload a temporary table",
+                target.table
+            )));
         }
         check_place(&target)?;
         check_columns(&schema)?;

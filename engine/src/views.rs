@@ -10,7 +10,6 @@ use featureflight_udf::TempView;
 
 use crate::metadata::{CATALOG, TEMP};
 use crate::session::SessionView;
-use crate::writes;
 
 #[derive(Debug)]
 pub(crate) struct CreateView {
@@ -139,7 +138,9 @@ impl DropTemporaries {
                     )));
                 }
                 (None, _) if !self.views && shadowed(snapshot, &wanted.value).is_some() => {
-                    return writes::begin(&format!("table `{wanted}`"));
+                    return Err(Error::invalid(format!(
+                        "table `{wanted}` cannot be dropped: only temporary tables and views can"
+                    )));
                 }
                 (None, _) if self.if_exists => {}
                 (None, _) => {

@@ -33,6 +33,7 @@ pub struct WriteRequest<'a> {
 /// stays free for the corrected request.
 ///
 /// # Errors
+/// `FailedPrecondition` for a repeated idempotency key with another number of rows;
 /// `InvalidArgument` when the columns cannot fit, and what `batches` fail with; nothing is accepted
 /// then. `ResourceExhausted` and `Unavailable` as [`crate::outbox::Draft::push`] and
 /// [`crate::outbox::Draft::commit`].
@@ -55,6 +56,7 @@ where
         Some(key) => match outbox.begin(stages, &key).await? {
             Begin::Draft(draft) => Some(draft),
             Begin::Repeat(answer) => {
+                check_repeat(&answer, batches).await?;
                 return Ok(Receipt {
                     answer,
                     accepted_at: None,
@@ -91,6 +93,29 @@ where
             accepted_at: None,
         }),
     }
+}
+
+/// A key stands for one request: another one under it would be lost without a word.
+///
+/// # Errors
+/// `FailedPrecondition` when the rows are not as many as were answered for, and what they fail with.
+async fn check_repeat<S>(answer: &Answer, batches: S) -> Result<()>
+where
+    S: Stream<Item = Result<RecordBatch>>,
+{
+    let mut rows = 0;
+    let mut batches = std::pin::pin!(batches);
+    while let Some(batch) = batches.next().await {
+        rows += batch?.num_rows() as u64;
+    }
+    let before = answer.accepted + answer.refused.rows;
+    if rows == before {
+        return Ok(());
+    }
+    Err(Error::precondition(format!(
+        "the idempotency key was used for a write of {before} rows, this one has {rows}: give every \
+         write a key of its own"
+    )))
 }
 
 /// Nullability may differ: it is often inferred batch by batch.

@@ -21,6 +21,7 @@ mod online {
     mod disk;
     mod forwarding;
     mod model;
+    mod offline;
     mod runtime;
     mod servers;
     mod writes;

@@ -16,6 +16,7 @@ mod sessions;
 mod signing;
 mod start;
 mod telemetry;
+mod writing;
 
 pub use config::Config;
 pub use serve::{ServerHandle, serve, serve_engine};

@@ -204,8 +204,6 @@ fn serve_on(
     let mut stopped_by_handle = stop.subscribe();
     let grace = config.shutdown_grace.0;
     let task = tokio::spawn(async move {
-        // Lives as long as the server.
-        let _background = background;
         health
             .set_serving::<FlightServiceServer<FlightServer>>()
             .await;
@@ -237,6 +235,9 @@ fn serve_on(
             }
         };
         cut.cancel();
+        if let Some(background) = background {
+            background.stop(grace).await;
+        }
         outcome
     });
     tracing::info!("listening on grpc://{local_addr}");

@@ -1,7 +1,9 @@
 //! From a configuration to an engine: which catalog, which storage, which limits.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_config::SdkConfig;
 use featureflight_catalog::scan::versions::ReadSettings;
 use featureflight_catalog::snapshot::{Catalog, RefreshTask};
 use featureflight_catalog::source::CatalogSource;
@@ -12,11 +14,22 @@ use featureflight_catalog::{Error, Result};
 use featureflight_engine::{Engine, EngineOptions};
 
 use crate::config::{CatalogKind, Config, EngineConfig, StorageKind};
+use crate::writing::{self, Writing};
 
 /// What runs beside the server and ends with it.
 #[derive(Debug)]
 pub(crate) struct Background {
     _refresh: Option<RefreshTask>,
+    writing: Option<Writing>,
+}
+
+impl Background {
+    /// Ends with what was accepted forwarded, as far as `grace` reaches.
+    pub(crate) async fn stop(self, grace: Duration) {
+        if let Some(writing) = self.writing {
+            writing.stop(grace).await;
+        }
+    }
 }
 
 /// Opens the catalog and makes the engine.
@@ -25,40 +38,56 @@ pub(crate) struct Background {
 /// Those of the catalog's source and storage.
 pub(crate) async fn engine(config: &Config) -> Result<(Arc<Engine>, Background)> {
     let options = options(&config.engine)?;
-    let (source, storage) = sources(config).await?;
+    let aws = if needs_aws(config) {
+        Some(aws_config(config.catalog.databases.clone()).await?)
+    } else {
+        None
+    };
+    let (source, storage) = sources(config, aws.as_ref())?;
     let catalog = Catalog::open(source, storage).await?;
     let every = config.catalog.refresh.0;
     let refresh = (!every.is_zero()).then(|| catalog.keep_fresh(every));
     let feature_groups = catalog.snapshot().groups.len();
     tracing::info!(feature_groups, "read the catalog");
-    Ok((
-        Engine::new(catalog, options)?,
-        Background { _refresh: refresh },
-    ))
+    let writing = writing::open(config, &catalog, aws.as_ref()).await?;
+    let engine = Engine::with_writes(catalog, options, writing::writes(&writing))?;
+    let background = Background {
+        _refresh: refresh,
+        writing: writing.ok(),
+    };
+    Ok((engine, background))
 }
 
-/// Both sides of AWS share one look at credentials, region and endpoints.
-async fn sources(config: &Config) -> Result<(Arc<dyn CatalogSource>, Arc<dyn Storage>)> {
+fn needs_aws(config: &Config) -> bool {
+    config.catalog.kind == Some(CatalogKind::Aws) || config.storage.kind == Some(StorageKind::Aws)
+}
+
+/// One look at credentials, region and endpoints, for all that talks to AWS.
+pub(crate) async fn aws_config(databases: Vec<String>) -> Result<SdkConfig> {
+    load_config(&aws_options(databases)).await
+}
+
+fn aws_options(databases: Vec<String>) -> AwsOptions {
+    AwsOptions {
+        databases,
+        ..AwsOptions::default()
+    }
+}
+
+fn sources(
+    config: &Config,
+    aws: Option<&SdkConfig>,
+) -> Result<(Arc<dyn CatalogSource>, Arc<dyn Storage>)> {
     let Config {
         catalog, storage, ..
     } = config;
-    let options = AwsOptions {
-        databases: catalog.databases.clone(),
-        ..AwsOptions::default()
-    };
-    let needs_aws =
-        catalog.kind == Some(CatalogKind::Aws) || storage.kind == Some(StorageKind::Aws);
-    let aws = if needs_aws {
-        Some(load_config(&options).await?)
-    } else {
-        None
-    };
-    let source: Arc<dyn CatalogSource> = match (catalog.kind, &catalog.directory, &aws) {
+    let options = aws_options(catalog.databases.clone());
+    let source: Arc<dyn CatalogSource> = match (catalog.kind, &catalog.directory, aws) {
         (Some(CatalogKind::Files), Some(directory), _) => Arc::new(FilesSource::new(directory)),
         (Some(CatalogKind::Aws), _, Some(aws)) => Arc::new(AwsSource::new(aws, &options)),
         _ => return Err(incomplete("catalog")),
     };
-    let storage: Arc<dyn Storage> = match (storage.kind, &storage.directory, &aws) {
+    let storage: Arc<dyn Storage> = match (storage.kind, &storage.directory, aws) {
         (Some(StorageKind::Warehouse), Some(directory), _) => {
             Arc::new(WarehouseStorage::open(directory)?)
         }

@@ -46,6 +46,7 @@ pub struct Group {
     name: &'static str,
     features: Vec<(&'static str, &'static str)>,
     files: Vec<Vec<Version>>,
+    online: bool,
 }
 
 impl Group {
@@ -55,7 +56,15 @@ impl Group {
             name,
             features: features.to_vec(),
             files: Vec::new(),
+            online: false,
         }
+    }
+
+    /// Gives it an online store.
+    #[must_use]
+    pub fn online(mut self) -> Self {
+        self.online = true;
+        self
     }
 
     /// Adds the versions as one object per hour folder they fall in.
@@ -81,6 +90,7 @@ impl Group {
             "FeatureDefinitions": self.features.iter()
                 .map(|(name, kind)| json!({"FeatureName": name, "FeatureType": kind})).collect::<Vec<_>>(),
             "CreationTime": EPOCH,
+            "OnlineStoreConfig": {"EnableOnlineStore": self.online},
             "OfflineStoreConfig": {
                 "S3StorageConfig": {
                     "S3Uri": "s3://offline",

@@ -12,9 +12,11 @@ mod protocol {
     mod cancelling;
     mod catalog_calls;
     pub(crate) mod client;
+    mod defining;
     mod endpoints;
     mod errors;
     mod faults;
+    mod fresh;
     mod fuzz;
     mod headers;
     mod lifecycle;
@@ -26,4 +28,6 @@ mod protocol {
     mod sessions;
     mod statements;
     mod uploads;
+    mod watching;
+    mod writes;
 }

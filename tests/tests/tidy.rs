@@ -23,9 +23,9 @@ const EDGES: [(&str, &[&str]); 6] = [
     ("catalog", &["workspace-hack"]),
     ("udf", &["catalog"]),
     ("online", &["catalog"]),
-    ("engine", &["catalog", "udf"]),
+    ("engine", &["catalog", "online", "udf"]),
     ("cli", &["workspace-hack"]),
-    ("server", &["catalog", "cli", "engine"]),
+    ("server", &["catalog", "cli", "engine", "online"]),
 ];
 const TONIC: [&str; 2] = ["server", "cli"];
 

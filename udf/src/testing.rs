@@ -141,6 +141,7 @@ pub(crate) fn table(
                 url,
             },
             hourly: true,
+            group: None,
         },
         event_time_form: form,
         record_identifier: ID,

@@ -186,7 +186,11 @@ fn data_file(root: &Path, meta: ObjectMeta) -> Option<DataFile> {
     let wanted =
         meta.size > 0 && relative.ends_with(".parquet") && !relative.split('/').any(is_hidden);
     let hour = Folder::hour_of(relative);
-    wanted.then_some(DataFile { meta, hour })
+    wanted.then_some(DataFile {
+        meta,
+        hour,
+        unlanded: None,
+    })
 }
 
 fn is_hidden(segment: &str) -> bool {

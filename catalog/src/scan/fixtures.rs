@@ -46,6 +46,7 @@ pub(crate) fn file_set(store: &Arc<dyn ObjectStore>) -> FileSet {
     FileSet {
         location: location(store),
         hourly: true,
+        group: None,
     }
 }
 

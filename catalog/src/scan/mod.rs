@@ -3,7 +3,7 @@
 //!
 //! From the outside in: [`history`] and [`raw`] are relations; [`files`] runs through many files,
 //! which `deal` opens ahead; [`versions`] reads one, without what [`prune`] proves useless; under
-//! it lie `convert` (types), `decode` (row groups), `footer` and `fetch` (bytes).
+//! it lie `unlanded` (versions without a file), `convert` (types), `decode` (row groups), `footer` and `fetch` (bytes).
 
 mod convert;
 mod deal;
@@ -18,4 +18,5 @@ mod footer;
 pub mod history;
 pub mod prune;
 pub mod raw;
+mod unlanded;
 pub mod versions;

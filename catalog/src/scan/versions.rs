@@ -27,6 +27,7 @@ use super::fetch::{Object, Origin};
 use super::files::ScanMetrics;
 use super::footer::{self, Footer, FooterCache, Found, Piece};
 use super::prune::{self, FileBounds, GroupBounds, Places, Prune};
+use super::unlanded;
 
 /// Which columns of a file to decode.
 #[allow(
@@ -246,6 +247,15 @@ impl ReadRequest {
 
     /// Reads the footer and the first row group that is wanted, so that decoding can begin.
     pub(crate) async fn open(self) -> Result<OpenFile> {
+        if let Some(unlanded) = &self.file.unlanded {
+            let unlanded = Arc::clone(unlanded);
+            return Ok(OpenFile::Unlanded(unlanded::read(
+                unlanded,
+                self.table,
+                self.columns,
+                self.selection,
+            )));
+        }
         let fetched = self.metrics.bytes_scanned.clone();
         let object = Object::new(&self.origin, &self.file, fetched);
         let kept = prune::kept(&self.table);
@@ -271,29 +281,47 @@ impl ReadRequest {
         let mut scan = FileScan::new(object, footer, tail, roots, self.selection);
         scan.leave_out(left_out);
         scan.load().await?;
-        Ok(OpenFile {
+        Ok(OpenFile::Object(Box::new(OpenObject {
             table: self.table,
             plan,
             consecutive,
             scan,
-        })
+        })))
     }
 }
 
 /// A file whose first rows can be decoded without waiting.
-pub(crate) struct OpenFile {
+pub(crate) enum OpenFile {
+    Object(Box<OpenObject>),
+    Unlanded(BoxStream<'static, Result<VersionBatch>>),
+}
+
+impl OpenFile {
+    pub(crate) fn held(&self) -> u64 {
+        match self {
+            Self::Object(open) => open.scan.held(),
+            Self::Unlanded(_) => 0,
+        }
+    }
+
+    pub(crate) fn into_stream(self) -> BoxStream<'static, Result<VersionBatch>> {
+        match self {
+            Self::Object(open) => open.into_stream(),
+            Self::Unlanded(batches) => batches,
+        }
+    }
+}
+
+/// See [`OpenFile`].
+pub(crate) struct OpenObject {
     table: Arc<FeatureTable>,
     plan: Plan,
     consecutive: bool,
     scan: FileScan,
 }
 
-impl OpenFile {
-    pub(crate) fn held(&self) -> u64 {
-        self.scan.held()
-    }
-
-    pub(crate) fn into_stream(self) -> BoxStream<'static, Result<VersionBatch>> {
+impl OpenObject {
+    fn into_stream(self) -> BoxStream<'static, Result<VersionBatch>> {
         try_unfold(self, |mut open| async move {
             let Some(rows) = open.scan.next().await? else {
                 return Ok(None);

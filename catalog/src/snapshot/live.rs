@@ -15,7 +15,7 @@ use tokio::task::{AbortHandle, JoinError};
 use super::descriptions::Descriptions;
 use super::{CatalogHealth, CatalogSnapshot};
 use crate::error::{Error, Result};
-use crate::model::FeatureMetadata;
+use crate::model::{FeatureDefinition, FeatureGroup, FeatureMetadata};
 use crate::source::CatalogSource;
 use crate::storage::Storage;
 
@@ -94,6 +94,38 @@ impl Catalog {
             in_flight.insert(refresh).outcome.clone()
         };
         outcome.await
+    }
+
+    /// Makes a feature group; the snapshot has it when this returns.
+    ///
+    /// # Errors
+    /// Those of [`CatalogSource::create`] and of refreshing.
+    pub async fn create_group(&self, definition: FeatureGroup) -> Result<()> {
+        self.shared.source.create(definition).await?;
+        self.refresh_anew().await
+    }
+
+    /// Adds features to a group; the snapshot has them when this returns.
+    ///
+    /// # Errors
+    /// Those of [`CatalogSource::add_features`] and of refreshing.
+    pub async fn add_features(&self, group: &str, features: Vec<FeatureDefinition>) -> Result<()> {
+        self.shared.source.add_features(group, features).await?;
+        self.refresh_anew().await
+    }
+
+    /// A refresh that began after this was called.
+    async fn refresh_anew(&self) -> Result<()> {
+        let running = self
+            .in_flight
+            .lock()
+            .as_ref()
+            .map(|one| one.outcome.clone());
+        if let Some(running) = running {
+            // It may have read the source before; how it ended is not ours.
+            let _ = running.await;
+        }
+        self.refresh().await
     }
 
     /// Refreshes every `interval`, jittered by a tenth, until the returned task is dropped.

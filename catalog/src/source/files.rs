@@ -13,6 +13,8 @@
 //! "FeatureMetadata": [{"FeatureName": "age", "Description": "in years", "Parameters": []}]
 //! ```
 
+mod define;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,18 +25,23 @@ use serde_json::Value;
 
 use super::{CatalogContents, CatalogSource, GlueColumn, GlueTable};
 use crate::error::{Error, Result};
-use crate::model::{FeatureGroup, FeatureMetadata, FeatureType, METADATA_KEY};
+use crate::model::{FeatureDefinition, FeatureGroup, FeatureMetadata, FeatureType, METADATA_KEY};
 
-/// A folder as a control plane. Read anew on every load.
+/// A folder as a control plane. Read anew on every load; [`define`] writes to it.
 #[derive(Debug, Clone)]
 pub struct FilesSource {
     dir: PathBuf,
+    /// One change of a description at a time.
+    changes: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl FilesSource {
     /// `dir` holds `feature-groups/`.
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into() }
+        Self {
+            dir: dir.into(),
+            changes: Arc::default(),
+        }
     }
 }
 
@@ -42,11 +49,22 @@ impl FilesSource {
 impl CatalogSource for FilesSource {
     async fn load(&self) -> Result<CatalogContents> {
         let dir = self.dir.clone();
-        tokio::task::spawn_blocking(move || load(&dir))
-            .await
-            .map_err(|error| {
-                Error::internal("reading the catalog folder broke off").with_source(error)
-            })?
+        blocking(move || load(&dir)).await
+    }
+
+    async fn create(&self, definition: FeatureGroup) -> Result<()> {
+        let dir = self.dir.clone();
+        blocking(move || define::create(&dir, definition)).await
+    }
+
+    async fn add_features(&self, group: &str, features: Vec<FeatureDefinition>) -> Result<()> {
+        let (dir, group) = (self.dir.clone(), group.to_owned());
+        let changes = Arc::clone(&self.changes).lock_owned().await;
+        blocking(move || {
+            let _one = changes;
+            define::add_features(&dir, &group, features)
+        })
+        .await
     }
 
     async fn feature_metadata(
@@ -60,6 +78,13 @@ impl CatalogSource for FilesSource {
             ))
         })
     }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::internal("the catalog folder broke off").with_source(error))?
 }
 
 fn load(dir: &Path) -> Result<CatalogContents> {

@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::error::Result;
-use crate::model::{FeatureGroup, FeatureMetadata};
+use crate::error::{Error, Result};
+use crate::model::{FeatureDefinition, FeatureGroup, FeatureMetadata};
 
 /// A Glue `Table` structure, as far as the catalog reads it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -60,6 +60,24 @@ pub trait CatalogSource: Send + Sync + fmt::Debug {
     /// for it failed.
     async fn load(&self) -> Result<CatalogContents>;
 
+    /// Makes the feature group that `definition` defines; its places and times are the source's to
+    /// set.
+    ///
+    /// # Errors
+    /// `AlreadyExists` for a name that is taken, `InvalidArgument` for a definition that cannot be,
+    /// and always where groups are not made through this source.
+    async fn create(&self, _definition: FeatureGroup) -> Result<()> {
+        Err(defines_nothing())
+    }
+
+    /// Adds features to a group.
+    ///
+    /// # Errors
+    /// `NotFound` for a group that is not there; else as [`Self::create`].
+    async fn add_features(&self, _group: &str, _features: Vec<FeatureDefinition>) -> Result<()> {
+        Err(defines_nothing())
+    }
+
     /// Descriptions of one group's features, by exact name; features without one are absent.
     ///
     /// # Errors
@@ -68,4 +86,11 @@ pub trait CatalogSource: Send + Sync + fmt::Debug {
         &self,
         group: &FeatureGroup,
     ) -> Result<BTreeMap<String, FeatureMetadata>>;
+}
+
+fn defines_nothing() -> Error {
+    Error::invalid(
+        "feature groups cannot be defined here, only in a warehouse: make them with SageMaker's \
+         CreateFeatureGroup",
+    )
 }

@@ -31,6 +31,8 @@ pub struct FileSet {
     pub location: Location,
     /// True for a feature group's data: `year=/month=/day=/hour=` folders are by event time.
     pub hourly: bool,
+    /// The feature group whose versions these are, accepted ones without a file among them.
+    pub group: Option<String>,
 }
 
 /// What a group's definition says about its columns, wherever its data is.
@@ -122,6 +124,7 @@ impl FeatureTable {
         let files = FileSet {
             location,
             hourly: true,
+            group: Some(group.feature_group_name.clone()),
         };
         Ok(Self {
             group,
@@ -251,6 +254,7 @@ impl RawTable {
             files: FileSet {
                 location,
                 hourly: false,
+                group: None,
             },
             schema: Arc::new(Schema::new(fields)),
             partition_keys: table.partition_keys.len(),

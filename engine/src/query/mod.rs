@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 
 use crate::session::Session;
 use crate::settings::Settings;
+use crate::writes::Written;
 
 pub use life::{QueryState, QueryStatus};
 pub use log::QueryLog;
@@ -46,6 +47,8 @@ pub struct PinnedQuery {
     pub slices: usize,
     /// Why there is one slice where more were asked for.
     pub whole_because: Option<&'static str>,
+    /// What it wrote when it was pinned.
+    pub written: Option<Written>,
     pub(crate) settings: Settings,
     pub(crate) source: Source,
     pub(crate) entry: Arc<life::Entry>,

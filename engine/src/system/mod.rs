@@ -7,7 +7,9 @@
 mod feature_groups;
 mod features;
 mod files;
+mod quarantine;
 mod queries;
+mod writes;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -29,6 +31,7 @@ use featureflight_catalog::snapshot::{Catalog, CatalogSnapshot};
 use tokio::sync::Mutex;
 
 use crate::query::QueryLog;
+use crate::writes::Writes;
 
 /// The schema's name.
 pub(crate) const SYSTEM: &str = "system";
@@ -40,6 +43,7 @@ pub(crate) struct SystemContext {
     pub(crate) snapshot: Arc<CatalogSnapshot>,
     pub(crate) lister: Arc<Lister>,
     pub(crate) queries: Arc<QueryLog>,
+    pub(crate) writes: Writes,
 }
 
 /// One system table.
@@ -67,11 +71,13 @@ trait SystemTable: fmt::Debug + Send + Sync {
     ) -> Result<RecordBatch>;
 }
 
-const TABLES: [&dyn SystemTable; 4] = [
+const TABLES: [&dyn SystemTable; 6] = [
     &feature_groups::FeatureGroups,
     &features::Features,
     &files::Files,
+    &quarantine::Quarantine,
     &queries::Queries,
+    &writes::Writes,
 ];
 
 /// Name, columns and remarks of every system table.

@@ -122,7 +122,9 @@ async fn the_standard_views_list_what_there_is() {
             "system feature_groups",
             "system features",
             "system files",
-            "system queries"
+            "system quarantine",
+            "system queries",
+            "system writes"
         ]
     );
     let columns = server
@@ -142,9 +144,13 @@ async fn the_standard_views_list_what_there_is() {
     assert_eq!(
         settings,
         [
+            "featureflight.deletion",
             "featureflight.endpoints",
+            "featureflight.fresh",
             "featureflight.max_bytes",
             "featureflight.max_rows",
+            "featureflight.on_error",
+            "featureflight.partial",
             "featureflight.query_timeout",
             "featureflight.system_time",
             "featureflight.valid_time"

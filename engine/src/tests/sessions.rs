@@ -19,7 +19,8 @@ async fn a_session_clock_is_set_shown_and_reset() {
         .await
         .unwrap();
     assert_eq!(server.lines(AGES).await, ["c1 30"]);
-    assert_eq!(server.lines("SHOW ALL").await.len(), 6);
+    let all = crate::settings::Setting::ALL.len();
+    assert_eq!(server.lines("SHOW ALL").await.len(), all);
     server
         .rows("RESET featureflight.system_time")
         .await

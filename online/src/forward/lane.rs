@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::pace::{Answer, Pace, Permit};
-use super::{ForwardOptions, LaneStatus, Statuses, backoff, until};
+use super::{ForwardOptions, LaneStatus, Lanes, backoff, until};
 use crate::outbox::{Outbox, PendingBlock, Position, Stage};
 use crate::record::Record;
 use crate::store::{OnlineStore, Outcome, Trouble};
@@ -65,7 +65,7 @@ pub(super) struct Lane {
     store: Arc<dyn OnlineStore>,
     pace: Arc<Pace>,
     options: ForwardOptions,
-    statuses: Statuses,
+    statuses: Lanes,
     /// Blocks up to here are in memory or settled.
     cursor: Option<Position>,
     held: usize,
@@ -85,7 +85,7 @@ impl Lane {
         store: Arc<dyn OnlineStore>,
         pace: Arc<Pace>,
         options: ForwardOptions,
-        statuses: Statuses,
+        statuses: Lanes,
     ) -> Self {
         let lane = Self {
             group: group.to_owned(),

@@ -53,6 +53,8 @@ pub struct ForwardOptions {
     /// A record that failed this often by itself, while the store took at least as many others, is
     /// poison and goes into quarantine.
     pub poison_attempts: u32,
+    /// Where lanes say how they are.
+    pub lanes: Lanes,
 }
 
 impl Default for ForwardOptions {
@@ -63,6 +65,7 @@ impl Default for ForwardOptions {
             max_backoff: Duration::from_secs(30),
             denied_wait: Duration::from_secs(10),
             poison_attempts: 20,
+            lanes: Lanes::default(),
         }
     }
 }
@@ -81,21 +84,22 @@ pub struct LaneStatus {
     pub trouble: Option<String>,
 }
 
-type Statuses = Arc<Mutex<BTreeMap<String, LaneStatus>>>;
+/// What happens to the rows of each group that had something to forward since the start.
+pub type Lanes = Arc<Mutex<BTreeMap<String, LaneStatus>>>;
 
 /// Forwards until it is stopped or dropped.
 #[derive(Debug)]
 pub struct Forwarder {
     supervisor: JoinHandle<()>,
     stop: watch::Sender<bool>,
-    statuses: Statuses,
+    statuses: Lanes,
 }
 
 impl Forwarder {
     /// Starts on the current tokio runtime.
     pub fn start(outbox: Arc<Outbox>, router: Arc<dyn Router>, options: ForwardOptions) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let statuses = Statuses::default();
+        let statuses = Arc::clone(&options.lanes);
         let supervisor = Supervisor {
             outbox,
             router,
@@ -138,7 +142,7 @@ struct Supervisor {
     router: Arc<dyn Router>,
     options: ForwardOptions,
     stopped: watch::Receiver<bool>,
-    statuses: Statuses,
+    statuses: Lanes,
     /// By store.
     paces: HashMap<String, Arc<Pace>>,
     /// The groups of the lanes.

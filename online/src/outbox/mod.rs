@@ -5,7 +5,7 @@
 //! ```text
 //! DIR/lock               held by the process that has the outbox open
 //! DIR/NUMBER.segment     layouts, rows, commits and aborts, in the order they were written
-//! DIR/index.redb         marks of what is settled, idempotency keys, the quarantine
+//! DIR/index.redb         marks of what is settled, idempotency keys, the quarantine, landings
 //! ```
 //!
 //! A [`Draft`] writes a request's rows as they come; its commit entry makes all of them count. One
@@ -23,6 +23,7 @@ mod draft;
 mod entry;
 mod frame;
 mod index;
+mod landings;
 mod lock;
 mod options;
 mod pending;
@@ -54,6 +55,7 @@ use writer::Writer;
 
 pub use answer::{Answer, IdempotencyKey};
 pub use draft::{Draft, Receipt};
+pub use landings::Landing;
 pub use options::{Durability, OutboxOptions, Probe};
 pub use pending::{PendingBlock, Position, Stage, Stages};
 pub use quarantine::Quarantined;

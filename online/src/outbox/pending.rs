@@ -70,6 +70,15 @@ pub struct PendingBlock {
     pub(super) head: RowsHead,
     pub(super) place: Place,
     settled: Mutex<[RowSet; 2]>,
+    /// The offline files its rows go into, noted before the files are there.
+    landings: Mutex<Vec<Landing>>,
+}
+
+/// Rows of a block that go into one file.
+#[derive(Debug)]
+struct Landing {
+    file: Arc<str>,
+    rows: RowSet,
 }
 
 /// Where a rows entry is.
@@ -98,6 +107,7 @@ impl PendingBlock {
         };
         Self {
             settled: Mutex::new(Stage::ALL.map(rows)),
+            landings: Mutex::default(),
             position,
             accepted_at,
             layout,
@@ -136,6 +146,39 @@ impl PendingBlock {
         (0..self.head.rows)
             .filter(|row| !settled.contains(*row))
             .collect()
+    }
+
+    /// Notes that these rows will be in the offline file at `file`. Must come before the file is
+    /// there.
+    pub fn land(&self, file: &Arc<str>, rows: &[usize]) {
+        let mut set = RowSet::none(self.head.rows);
+        for row in rows {
+            set.insert(*row);
+        }
+        let file = Arc::clone(file);
+        self.landings.lock().push(Landing { file, rows: set });
+    }
+
+    /// Forgets a landing: the file did not come to be.
+    pub fn unland(&self, file: &str) {
+        self.landings
+            .lock()
+            .retain(|landing| *landing.file != *file);
+    }
+
+    /// Of `rows` those whose offline file, if they have one, `is_listed` does not know.
+    pub fn not_landed(&self, mut rows: Vec<usize>, is_listed: impl Fn(&str) -> bool) -> Vec<usize> {
+        for landing in self.landings.lock().iter() {
+            if is_listed(&landing.file) {
+                rows.retain(|row| !landing.rows.contains(*row));
+            }
+        }
+        rows
+    }
+
+    /// Bytes of it on disk.
+    pub fn bytes(&self) -> u64 {
+        self.place.length as u64
     }
 
     /// All rows, from disk. Blocks the thread.

@@ -14,9 +14,13 @@ pub(super) fn resolve(
     operation: Operation,
     schema: &Schema,
     partial: Partial,
+    no_feature: Option<usize>,
 ) -> Result<Vec<Option<usize>>> {
     let mut sources = vec![None; layout.schema.fields().len()];
     for (source, field) in schema.fields().iter().enumerate() {
+        if no_feature == Some(source) {
+            continue;
+        }
         let name = field.name();
         let target = find(layout, name).ok_or_else(|| unknown(layout, operation, name))?;
         if sources[target].replace(source).is_some() {

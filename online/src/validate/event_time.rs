@@ -47,6 +47,33 @@ pub(super) fn convert(
     })
 }
 
+/// Refuses rows whose event time, in a form of [`convert`], is not in a later microsecond than the
+/// one in `stored`. Rows without one are left alone.
+pub(super) fn refuse_older(
+    event_times: &ArrayRef,
+    stored: &ArrayRef,
+    wrong: &mut Wrong,
+) -> Result<()> {
+    let plain = DataType::Timestamp(TimeUnit::Microsecond, None);
+    let stored = cast(&cast(stored, &plain).map_err(kernel)?, &DataType::Int64).map_err(kernel)?;
+    let stored = stored.as_primitive::<Int64Type>();
+    let instants = instants(event_times, &mut Wrong::new(event_times.len()))?;
+    for (row, instant) in instants.into_iter().enumerate() {
+        let Some(instant) = instant else { continue };
+        if stored.is_valid(row) && instant.micros <= stored.value(row) {
+            wrong.refuse(
+                row,
+                "not newer",
+                format!(
+                    "the record that is there happened at {}: give a later event time",
+                    Instant::from_micros(stored.value(row))
+                ),
+            );
+        }
+    }
+    Ok(())
+}
+
 fn seconds(instants: &[Option<Instant>], wrong: &mut Wrong) -> Float64Array {
     let convert = |(row, instant): (usize, &Option<Instant>)| {
         let seconds = event_time_seconds((*instant)?);

@@ -54,6 +54,10 @@ pub struct ValidateOptions {
     pub max_future: Option<Duration>,
     /// Instead of the group's own time to live.
     pub ttl: Option<Ttl>,
+    /// Position of a column that is no feature: when the record that is there happened, as a
+    /// timestamp in microseconds, floored; null where there is none. A row that is not newer is
+    /// refused, and so is one of the same microsecond.
+    pub stored: Option<usize>,
 }
 
 /// Validates the batches of one request, in order.
@@ -65,6 +69,7 @@ pub struct Validator {
     max_future: Option<Duration>,
     /// For every column of the layout the one of the input, where there is one.
     sources: Vec<Option<usize>>,
+    stored: Option<usize>,
     /// Rows of the batches before.
     rows: u64,
     refusals: Refusals,
@@ -87,13 +92,14 @@ impl Validator {
             Operation::Put => &group.puts,
             Operation::SoftDelete | Operation::HardDelete => &group.deletes,
         };
-        let sources = columns::resolve(layout, operation, schema, options.partial)?;
+        let sources = columns::resolve(layout, operation, schema, options.partial, options.stored)?;
         Ok(Self {
             layout: Arc::clone(layout),
             operation,
             ttl: options.ttl.or(group.ttl),
             max_future: options.max_future,
             sources,
+            stored: options.stored,
             rows: 0,
             refusals: Refusals::default(),
         })
@@ -111,6 +117,11 @@ impl Validator {
         // Refused rows may hold nulls where the layout has none: they go before the types are set.
         let rows = RecordBatch::try_new(nullable(&self.layout.schema), arrays).map_err(kernel)?;
         size::check(&self.layout, &rows, &mut wrong);
+        if let Some(stored) = self.stored {
+            let event_times = rows.column(self.layout.event_time);
+            wrong.set_column(self.layout.schema.field(self.layout.event_time).name());
+            event_time::refuse_older(event_times, batch.column(stored), &mut wrong)?;
+        }
         let keep = BooleanArray::from(wrong.good());
         let rows = filter_record_batch(&rows, &keep).map_err(kernel)?;
         let rows = RecordBatch::try_new(Arc::clone(&self.layout.schema), rows.columns().to_vec())

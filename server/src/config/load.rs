@@ -9,7 +9,7 @@ use config::{ConfigBuilder, ConfigError, Environment, File, FileFormat};
 use featureflight_catalog::{Error, Result};
 use serde_json::Value;
 
-use super::{CatalogKind, Config, LogFormat, Secret, StorageKind};
+use super::{CatalogKind, Config, LogFormat, OnlineKind, Secret, StorageKind};
 
 /// Shorter keys can be guessed.
 /// How locations of Flight begin.
@@ -18,6 +18,7 @@ const FLIGHT_SCHEMES: [&str; 3] = ["grpc://", "grpc+tcp://", "grpc+tls://"];
 const MIN_SIGNING_KEY_BYTES: usize = 32;
 
 /// The flags of `serve`.
+#[allow(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
 #[derive(Debug, Default, clap::Args)]
 pub struct ServeArgs {
     /// Read this TOML file
@@ -27,6 +28,10 @@ pub struct ServeArgs {
     /// Serve this directory: feature-groups/*.json, glue-tables/*.json and s3/
     #[arg(long, value_name = "DIR", conflicts_with = "aws")]
     pub warehouse: Option<PathBuf>,
+
+    /// With --warehouse: claim the directory, so that this server writes its feature groups
+    #[arg(long, requires = "warehouse")]
+    pub own: bool,
 
     /// Serve the feature groups of the AWS account, with the usual credentials, region and endpoints
     #[arg(long)]
@@ -134,6 +139,17 @@ impl Config {
         if self.storage.kind == Some(StorageKind::Warehouse) && self.storage.directory.is_none() {
             return refuse("storage.kind = \"warehouse\" needs storage.directory");
         }
+        let is_warehouse = self.storage.kind == Some(StorageKind::Warehouse)
+            && self.catalog.kind == Some(CatalogKind::Files);
+        if self.storage.own && !is_warehouse {
+            return refuse(
+                "storage.own claims a warehouse: it needs storage.kind = \"warehouse\" and \
+                 catalog.kind = \"files\"",
+            );
+        }
+        if self.online.kind == OnlineKind::Redis && self.online.url.is_none() {
+            return refuse("online.kind = \"redis\" needs online.url");
+        }
         if let Some(address) = &self.server.advertised_address
             && !FLIGHT_SCHEMES
                 .iter()
@@ -156,6 +172,7 @@ impl Config {
             ("server.max_sessions", self.server.max_sessions),
             ("engine.target_partitions", self.engine.target_partitions),
             ("engine.requests_in_flight", self.engine.requests_in_flight),
+            ("online.calls", self.online.calls),
             (
                 "engine.max_running_queries",
                 self.engine.max_running_queries,
@@ -169,6 +186,8 @@ impl Config {
             ("server.handshake_timeout", self.server.handshake_timeout),
             ("server.stall_timeout", self.server.stall_timeout),
             ("engine.planning_timeout", self.engine.planning_timeout),
+            ("outbox.checkpoint", self.outbox.checkpoint),
+            ("online.timeout", self.online.timeout),
         ] {
             if value.0.is_zero() {
                 return refuse(&format!("{name} must be longer than 0"));
@@ -228,6 +247,9 @@ fn flags(
             .set_override("catalog.directory", path(directory))?
             .set_override("storage.kind", "warehouse")?
             .set_override("storage.directory", path(directory))?;
+    }
+    if args.own {
+        builder = builder.set_override("storage.own", true)?;
     }
     if args.aws {
         builder = builder

@@ -6,6 +6,7 @@ mod machine;
 #[cfg(test)]
 mod tests;
 mod units;
+mod writes;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 pub use load::ServeArgs;
 pub use units::{Bytes, Span};
+pub use writes::{OfflineConfig, OnlineConfig, OnlineKind, OutboxConfig};
 
 /// Everything `serve` can be told.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -23,6 +25,9 @@ pub struct Config {
     pub server: ServerConfig,
     pub catalog: CatalogConfig,
     pub storage: StorageConfig,
+    pub outbox: OutboxConfig,
+    pub online: OnlineConfig,
+    pub offline: OfflineConfig,
     pub engine: EngineConfig,
     pub log: LogConfig,
 }
@@ -125,6 +130,8 @@ pub struct StorageConfig {
     pub kind: Option<StorageKind>,
     /// For `warehouse`: the directory that holds `s3/`.
     pub directory: Option<PathBuf>,
+    /// For `warehouse`: claim it, so that this server, and no other one, writes its groups.
+    pub own: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -98,6 +98,7 @@ impl Call {
         if let Some(schema) = said.schema {
             caller.fix_schema(service.engine.schema_named(&schema)?);
         }
+        caller.idempotency_key = said.idempotency_key;
         caller.deadline = said.timeout.map(|timeout| {
             let early = BEFORE_DEADLINE.min(timeout / 10);
             Instant::now() + timeout.saturating_sub(early)

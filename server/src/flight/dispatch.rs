@@ -2,10 +2,10 @@
 
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::writer::IpcWriteOptions;
-use arrow_flight::sql::{Any, Command, DoPutUpdateResult};
+use arrow_flight::sql::{Any, Command};
 use arrow_flight::{
-    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, PutResult,
-    SchemaAsIpc, SchemaResult, Ticket,
+    FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, PollInfo, SchemaAsIpc,
+    SchemaResult, Ticket,
 };
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::Caller;
@@ -15,6 +15,7 @@ use prost::Message;
 
 use super::encode;
 use super::statement_query::{Rows, no_transaction};
+use super::statement_update::Put;
 use super::status::Fault;
 use super::{
     Service, catalogs, db_schemas, foreign_keys, ingest, poll, prepared_statement, primary_keys,
@@ -124,7 +125,7 @@ pub(super) async fn do_put(
     service: &Service,
     caller: &Caller,
     mut messages: BoxStream<'static, Result<FlightData>>,
-) -> Result<PutResult, Fault> {
+) -> Result<Put, Fault> {
     let first = messages
         .next()
         .await
@@ -134,34 +135,25 @@ pub(super) async fn do_put(
         .clone()
         .ok_or_else(|| Error::invalid("DoPut's first message has no descriptor"))?;
     let messages = futures::stream::iter([Ok(first)]).chain(messages).boxed();
-    let app_metadata = match command(&descriptor.cmd)? {
+    Ok(match command(&descriptor.cmd)? {
         Command::CommandStatementUpdate(update) => {
-            statement_update::do_put(service, caller, update).await?;
-            changed(0)
+            statement_update::do_put(service, caller, update).await?
         }
         Command::CommandStatementIngest(ingest) => {
-            let rows = ingest::do_put(service, caller, ingest, messages).await?;
-            changed(i64::try_from(rows).unwrap_or(i64::MAX))
+            ingest::do_put(service, caller, ingest, messages).await?
         }
         Command::CommandPreparedStatementUpdate(update) => {
-            prepared_statement::do_put_update(service, caller, &update, messages).await?;
-            changed(0)
+            prepared_statement::do_put_update(service, caller, &update, messages).await?
         }
         Command::CommandPreparedStatementQuery(query) => {
-            prepared_statement::do_put_query(service, &query, messages)
-                .await?
-                .encode_to_vec()
+            let bound = prepared_statement::do_put_query(service, &query, messages).await?;
+            Put {
+                message: bound.encode_to_vec(),
+                said_at_end: Vec::new(),
+            }
         }
         command => return Err(absent(&command)),
-    };
-    Ok(PutResult {
-        app_metadata: app_metadata.into(),
     })
-}
-
-/// Rows an update changed; statements with an effect change the session, never rows.
-fn changed(record_count: i64) -> Vec<u8> {
-    DoPutUpdateResult { record_count }.encode_to_vec()
 }
 
 /// The schemas that FlightSql.proto fixes.

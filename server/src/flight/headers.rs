@@ -13,6 +13,9 @@ use tonic::metadata::{KeyRef, MetadataMap};
 /// Headers of ours.
 const OURS: &str = "featureflight-";
 
+/// The one that is no setting.
+const IDEMPOTENCY_KEY: &str = "featureflight-idempotency-key";
+
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Headers {
@@ -20,6 +23,8 @@ pub(crate) struct Headers {
     pub(crate) schema: Option<String>,
     pub(crate) timeout: Option<Duration>,
     pub(crate) trace: Option<Trace>,
+    /// Names the write of this call.
+    pub(crate) idempotency_key: Option<String>,
 }
 
 /// The caller's place in a distributed trace.
@@ -34,6 +39,10 @@ pub(crate) struct Trace {
 pub(crate) fn read(metadata: &MetadataMap) -> Result<Headers> {
     let mut headers = Headers::default();
     for name in ours(metadata) {
+        if name == IDEMPOTENCY_KEY {
+            headers.idempotency_key = one(metadata, &name)?.map(str::to_owned);
+            continue;
+        }
         let setting = setting(&name)?;
         let text = one(metadata, &name)?.unwrap_or_default();
         let value = setting.parse(text).map_err(|error| Error {

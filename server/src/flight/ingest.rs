@@ -1,61 +1,107 @@
-//! `CommandStatementIngest`: rows uploaded into a temporary table of the session. Every other
-//! destination is the engine's to refuse.
+//! `CommandStatementIngest`: rows uploaded into a temporary table of the session, or appended to a
+//! feature group.
 
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use featureflight_catalog::{Error, Kind, Result};
 use featureflight_engine::Caller;
-use featureflight_engine::temp_tables::{IfExists, Target, Upload};
-use futures::StreamExt;
-use futures::stream::BoxStream;
+use featureflight_engine::temp_tables::{IfExists, Target};
+use futures::stream::{BoxStream, try_unfold};
+use futures::{Stream, StreamExt};
+use tokio::time::Instant;
 
 use super::Service;
 use super::ipc_check::{Decoded, Decoder};
 use super::statement_query::no_transaction;
+use super::statement_update::{Put, changed, written_rows};
 
-/// Receives the rows and makes them visible together; how many they were.
+/// Names the upload, so that a repeat of it has one effect.
+const IDEMPOTENCY_KEY: &str = "featureflight.idempotency_key";
+
+/// Receives the rows and makes them visible together, or writes them; how many they were.
 ///
 /// # Errors
-/// Those of the engine's upload; `InvalidArgument` for data that cannot be read,
+/// Those of the engine's upload and of writes; `InvalidArgument` for data that cannot be read,
 /// `DeadlineExceeded` when the client stops sending.
 pub(super) async fn do_put(
     service: &Service,
     caller: &Caller,
-    command: CommandStatementIngest,
-    mut messages: BoxStream<'static, Result<FlightData>>,
-) -> Result<u64> {
+    mut command: CommandStatementIngest,
+    messages: BoxStream<'static, Result<FlightData>>,
+) -> Result<Put> {
     no_transaction(command.transaction_id.as_deref())?;
     service.calls.may_begin()?;
-    let target = target(command)?;
-    let mut decoder = Decoder::new("the uploaded rows");
-    let mut upload: Option<Upload> = None;
-    while let Some(message) = next(service, caller, &mut messages).await? {
-        match (decoder.decode(&message?)?, &mut upload) {
-            (Decoded::Schema(schema), _) => {
-                upload = Some(service.engine.upload(caller, target.clone(), schema)?);
-            }
-            (Decoded::Batch(batch), Some(upload)) => upload.push(batch)?,
-            (Decoded::Batch(_) | Decoded::Nothing, _) => {}
-        }
+    let mut caller = caller.clone();
+    if let Some(key) = command.options.remove(IDEMPOTENCY_KEY) {
+        caller.idempotency_key = Some(key);
     }
-    let upload = upload.ok_or_else(|| Error::invalid("the upload has no schema"))?;
-    upload.finish()
+    let target = target(command)?;
+    let mut rows = Rows {
+        decoder: Decoder::new("the uploaded rows"),
+        messages,
+        deadline: caller.deadline,
+        stall_timeout: service.stall_timeout,
+    };
+    let schema = rows.schema().await?;
+    if !target.temporary {
+        let written = service
+            .engine
+            .append(&caller, &target, &schema, rows.batches());
+        return Ok(written_rows(&written.await?));
+    }
+    let mut upload = service.engine.upload(&caller, target, schema)?;
+    let mut batches = std::pin::pin!(rows.batches());
+    while let Some(batch) = batches.next().await {
+        upload.push(batch?)?;
+    }
+    Ok(changed(upload.finish()?))
 }
 
-async fn next(
-    service: &Service,
-    caller: &Caller,
-    messages: &mut BoxStream<'static, Result<FlightData>>,
-) -> Result<Option<Result<FlightData>>> {
-    let stalled = tokio::time::Instant::now() + service.stall_timeout;
-    let until = caller.deadline.map_or(stalled, |at| at.min(stalled));
-    let message = tokio::time::timeout_at(until, messages.next()).await;
-    message.map_err(|_| {
-        Error::new(
-            Kind::DeadlineExceeded,
-            "the upload was given up: its deadline has passed, or nothing came for too long",
-        )
-    })
+/// What a client uploads, as it comes in.
+struct Rows {
+    decoder: Decoder,
+    messages: BoxStream<'static, Result<FlightData>>,
+    deadline: Option<Instant>,
+    stall_timeout: Duration,
+}
+
+impl Rows {
+    async fn schema(&mut self) -> Result<SchemaRef> {
+        while let Some(message) = self.next().await? {
+            if let Decoded::Schema(schema) = self.decoder.decode(&message)? {
+                return Ok(schema);
+            }
+        }
+        Err(Error::invalid("the upload has no schema"))
+    }
+
+    fn batches(self) -> impl Stream<Item = Result<RecordBatch>> {
+        try_unfold(self, |mut rows| async move {
+            while let Some(message) = rows.next().await? {
+                if let Decoded::Batch(batch) = rows.decoder.decode(&message)? {
+                    return Ok(Some((batch, rows)));
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<FlightData>> {
+        let stalled = Instant::now() + self.stall_timeout;
+        let until = self.deadline.map_or(stalled, |at| at.min(stalled));
+        let message = tokio::time::timeout_at(until, self.messages.next()).await;
+        let message = message.map_err(|_| {
+            Error::new(
+                Kind::DeadlineExceeded,
+                "the upload was given up: its deadline has passed, or nothing came for too long",
+            )
+        })?;
+        message.transpose()
+    }
 }
 
 fn target(command: CommandStatementIngest) -> Result<Target> {
@@ -74,7 +120,7 @@ fn target(command: CommandStatementIngest) -> Result<Target> {
     };
     if let Some(option) = command.options.keys().next() {
         return Err(Error::invalid(format!(
-            "the upload's option `{option}` is unknown: this server has none"
+            "the upload's option `{option}` is unknown: the option there is, is `{IDEMPOTENCY_KEY}`"
         )));
     }
     Ok(Target {

@@ -1,4 +1,4 @@
-//! Parameters bound by `DoPut`: one row of Arrow data.
+//! Parameters bound by `DoPut`: one row of Arrow data, or several for an update.
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +15,9 @@ use prost::bytes::Bytes;
 
 use super::ipc_check::{Decoded, Decoder};
 
-/// All parameters of one statement together.
+/// All parameters of one statement together, and all rows of an update.
 const MAX_BYTES: usize = 1 << 20;
+const MAX_ROWS_BYTES: usize = 256 << 20;
 
 /// The row a client sends, or `None` when it sends no row.
 ///
@@ -24,33 +25,54 @@ const MAX_BYTES: usize = 1 << 20;
 /// `InvalidArgument` for more than one row or data that is not what it says it is,
 /// `ResourceExhausted` for too much of it.
 pub(super) async fn receive(
-    mut messages: BoxStream<'static, Result<FlightData>>,
+    messages: BoxStream<'static, Result<FlightData>>,
 ) -> Result<Option<RecordBatch>> {
+    let mut rows = receive_within(messages, MAX_BYTES).await?.into_iter();
+    let row = rows.next();
+    if rows.next().is_some() || row.as_ref().is_some_and(|row| row.num_rows() != 1) {
+        return Err(Error::invalid(
+            "more than one row of parameters is bound; a query executes with one row at a time",
+        ));
+    }
+    Ok(row)
+}
+
+/// The rows a client sends; no batch of them is empty.
+///
+/// # Errors
+/// As [`receive`], for any number of rows.
+pub(super) async fn receive_rows(
+    messages: BoxStream<'static, Result<FlightData>>,
+) -> Result<Vec<RecordBatch>> {
+    receive_within(messages, MAX_ROWS_BYTES).await
+}
+
+async fn receive_within(
+    mut messages: BoxStream<'static, Result<FlightData>>,
+    limit: usize,
+) -> Result<Vec<RecordBatch>> {
     let mut decoder = Decoder::new("the bound parameters");
-    let mut row: Option<RecordBatch> = None;
+    let mut rows = Vec::new();
     let mut bytes = 0;
     while let Some(message) = messages.next().await {
         let message = message?;
         bytes += message.data_header.len() + message.data_body.len();
-        if bytes > MAX_BYTES {
+        if bytes > limit {
             return Err(Error::new(
                 Kind::ResourceExhausted,
-                format!("the parameters of a statement may take at most {MAX_BYTES} bytes"),
+                format!(
+                    "the parameters of a statement may take at most {limit} bytes: upload the rows \
+                     instead"
+                ),
             ));
         }
         match decoder.decode(&message)? {
             Decoded::Schema(_) | Decoded::Nothing => {}
             Decoded::Batch(batch) if batch.num_rows() == 0 => {}
-            Decoded::Batch(batch) if row.is_none() && batch.num_rows() == 1 => row = Some(batch),
-            Decoded::Batch(_) => {
-                return Err(Error::invalid(
-                    "more than one row of parameters is bound; a statement executes with one row \
-                     at a time",
-                ));
-            }
+            Decoded::Batch(batch) => rows.push(batch),
         }
     }
-    Ok(row)
+    Ok(rows)
 }
 
 /// One value per column of a one-row batch.
@@ -88,10 +110,18 @@ pub(super) fn write(row: &RecordBatch) -> Result<Bytes> {
 /// # Errors
 /// `Internal` for anything else: handles are signed.
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<ScalarValue>> {
+    values(&read_row(bytes)?)
+}
+
+/// The row that [`write`] wrote.
+///
+/// # Errors
+/// As [`read`].
+pub(super) fn read_row(bytes: &[u8]) -> Result<RecordBatch> {
     let failed = |error| Error::internal(format!("cannot read kept parameters: {error}"));
     let mut reader = StreamReader::try_new(bytes, None).map_err(failed)?;
     let row = reader
         .next()
         .ok_or_else(|| Error::internal("kept parameters without a row"))?;
-    values(&row.map_err(failed)?)
+    row.map_err(failed)
 }

@@ -17,6 +17,7 @@ use prost::Message;
 use prost::bytes::Bytes;
 
 use super::handle::Statement;
+use super::statement_update::Put;
 use super::ticket::Executed;
 use super::{Service, column_metadata, encode, parameters, statement_query, statement_update};
 
@@ -105,15 +106,16 @@ pub(super) async fn do_put_update(
     caller: &Caller,
     command: &CommandPreparedStatementUpdate,
     messages: BoxStream<'static, Result<FlightData>>,
-) -> Result<()> {
+) -> Result<Put> {
     let handle = &command.prepared_statement_handle;
     let statement = Statement::open(&service.signer, handle)?;
-    let sent = parameters::receive(messages).await?;
-    let parameters = match sent {
-        Some(row) => Some(parameters::values(&row)?),
-        None => bound(service, handle, &statement)?,
-    };
-    statement_update::execute(service, caller, &statement.sql, parameters).await
+    let mut rows = parameters::receive_rows(messages).await?;
+    if rows.is_empty() {
+        let bound = service.bindings.of(handle);
+        let bound = bound.or_else(|| statement.parameters.clone());
+        rows.extend(bound.map(|row| parameters::read_row(&row)).transpose()?);
+    }
+    statement_update::execute(service, caller, &statement.sql, rows).await
 }
 
 /// The text and the parameters a handle stands for.

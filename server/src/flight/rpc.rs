@@ -10,6 +10,7 @@ use futures::stream::BoxStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::call::Call;
+use super::statement_update::Put;
 use super::status::{self, Fault};
 use super::{FlightServer, Service, actions, dispatch, handshake};
 
@@ -75,7 +76,18 @@ impl FlightService for FlightServer {
         let answer = call
             .answer(dispatch::do_put(&self.0, &caller, messages))
             .await?;
-        Ok(answer.map(|result| futures::stream::iter([Ok(result)]).boxed()))
+        Ok(answer.map(|put| {
+            let Put {
+                message,
+                said_at_end,
+            } = put;
+            let result = PutResult {
+                app_metadata: message.into(),
+            };
+            call.stream(futures::stream::iter([Ok(result)]), move || {
+                said_at_end.clone()
+            })
+        }))
     }
 
     async fn do_action(&self, request: Request<Action>) -> Answer<Self::DoActionStream> {

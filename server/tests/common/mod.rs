@@ -33,6 +33,8 @@ pub(crate) fn start() -> Served {
     config.catalog.directory = Some(dir.clone());
     config.storage.kind = Some(StorageKind::Warehouse);
     config.storage.directory = Some(dir);
+    config.storage.own = true;
+    config.outbox.reserve.0 = 0;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_stack_size(16 << 20)

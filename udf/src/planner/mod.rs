@@ -33,7 +33,9 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use featureflight_catalog::Result;
+use datafusion::sql::sqlparser::ast::ObjectName;
+use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::{Error, Result};
 
 use crate::asof::push_down::PushDownAsofFilter;
 use crate::context::StatementContext;
@@ -95,4 +97,35 @@ pub async fn plan(
     };
     let plan = now::fix(plan, &scope.simplify_context())?;
     Ok(Planned { plan, parameters })
+}
+
+/// The feature group that `name` means as the target of a write: by its name in `features`.
+///
+/// # Errors
+/// `NotFound` with near names, `InvalidArgument` for any other relation, the reason of a group that
+/// is not served.
+pub fn write_target(
+    state: &SessionState,
+    name: &ObjectName,
+    context: &Arc<StatementContext>,
+) -> Result<Arc<FeatureTable>> {
+    let scope = Scope::new(state, context);
+    let names = names::Names {
+        scope: &scope,
+        schema: &context.schema,
+    };
+    match names.resolve(name)? {
+        Some(names::Found {
+            relation: names::Relation::Features(table),
+            ..
+        }) => Ok(table),
+        Some(found) => Err(Error::invalid(format!(
+            "{}.{} cannot be written: only feature groups can, in the schema {}; upload data of \
+             your own as a temporary table",
+            found.schema,
+            found.table,
+            names::FEATURES
+        ))),
+        None => Err(names.not_found(name)),
+    }
 }

@@ -83,6 +83,7 @@ mod tests {
 
     fn files(count: usize, size: u64) -> FileList {
         let file = |number| DataFile {
+            unlanded: None,
             meta: ObjectMeta {
                 location: Path::from(format!("{number}.parquet")),
                 last_modified: SystemTime::UNIX_EPOCH.into(),

@@ -351,6 +351,7 @@ fn raw_table(store: &Arc<InMemory>) -> BTreeMap<String, BTreeMap<String, RawEntr
         files: FileSet {
             location: location(store, "customers"),
             hourly: false,
+            group: None,
         },
         schema: Arc::new(Schema::new(fields)),
         partition_keys: 0,

@@ -1,0 +1,133 @@
+//! Rows of bound parameters as rows of an `INSERT`: what `executemany` sends.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, RecordBatch};
+use datafusion::scalar::ScalarValue;
+use featureflight_catalog::{Error, Result};
+
+use crate::caller::Caller;
+use crate::engine::{Core, Engine};
+use crate::pinning::{Scope, parse};
+use crate::session::SessionView;
+use crate::statement::Command;
+
+use super::insert::Insertion;
+use super::{Write, Written};
+
+/// What executing a statement with bound rows did.
+#[derive(Debug)]
+pub enum Executed {
+    /// It changed the session.
+    Session,
+    Rows(Written),
+}
+
+impl Engine {
+    /// Runs a statement for its effect, once, with the rows of `bound` as its parameters: several
+    /// only for an `INSERT`, of which all rows together are one write.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a query, which is not run, and for rows that the statement does not
+    /// take; else those of the statement.
+    pub async fn execute(
+        self: &Arc<Self>,
+        caller: &Caller,
+        sql: &str,
+        bound: Vec<RecordBatch>,
+    ) -> Result<Executed> {
+        if !self.prepare(caller, sql).await?.is_update {
+            return Err(Error::invalid(
+                "this statement returns rows; execute it as a query, not as an update",
+            ));
+        }
+        let rows: usize = bound.iter().map(RecordBatch::num_rows).sum();
+        if rows > 1 {
+            return self
+                .insert_bound(caller, sql, bound)
+                .await
+                .map(Executed::Rows);
+        }
+        let row = bound.iter().find(|batch| batch.num_rows() == 1);
+        let pinned = self.pin(caller, sql, row.map(values).transpose()?).await?;
+        Ok(match &pinned.written {
+            Some(written) => Executed::Rows(written.clone()),
+            None => Executed::Session,
+        })
+    }
+
+    async fn insert_bound(
+        &self,
+        caller: &Caller,
+        sql: &str,
+        bound: Vec<RecordBatch>,
+    ) -> Result<Written> {
+        let token = self.core.queries.receive(caller.session.label(), sql);
+        let (core, view, text) = (Arc::clone(&self.core), caller.view(), sql.to_owned());
+        let schema = bound.first().map(RecordBatch::schema);
+        let work = async {
+            let planned = self
+                .core
+                .planning
+                .run(self.planning_limit(Some(caller)), move || {
+                    std::future::ready(plan(core, view, &text))
+                });
+            let (names, mut write, parameters) = planned.await?;
+            let width = schema.map_or(0, |schema| schema.fields().len());
+            if let Some(beyond) = parameters.iter().find(|at| **at >= width) {
+                return Err(Error::invalid(format!(
+                    "parameter ${} is not bound: the rows have {width} values",
+                    beyond + 1
+                )));
+            }
+            let project =
+                |batch: &RecordBatch| batch.project(&parameters).map_err(crate::error::internal);
+            let rows = bound.iter().map(project).collect::<Result<Vec<_>>>()?;
+            let types = rows.first().map(RecordBatch::schema);
+            let types = types.iter().flat_map(|schema| schema.fields());
+            write.name_columns(names, types.map(|field| field.data_type().clone()));
+            let rows = futures::stream::iter(rows.into_iter().map(Ok));
+            write
+                .carry_out(caller.idempotency_key.as_deref(), rows)
+                .await
+        };
+        let written = tokio::select! {
+            biased;
+            written = work => written,
+            error = token.entry().cancelled() => Err(error),
+        };
+        match written {
+            Ok(written) => Ok(written),
+            Err(error) => Err(token.fail(error)),
+        }
+    }
+}
+
+fn plan(
+    core: Arc<Core>,
+    session: SessionView,
+    sql: &str,
+) -> Result<(Vec<String>, Write, Vec<usize>)> {
+    let command = parse(&core, sql)?;
+    let scope = Scope {
+        core,
+        session,
+        parameters: None,
+    };
+    match command {
+        Command::Insert(insert) => Insertion::new(*insert)?.of_parameters(&scope),
+        _ => Err(Error::invalid(
+            "several rows of parameters are bound, which only INSERT takes: bind one row at a time",
+        )),
+    }
+}
+
+/// The values of a one-row batch.
+fn values(row: &RecordBatch) -> Result<Vec<ScalarValue>> {
+    let value = |column: &ArrayRef| {
+        ScalarValue::try_from_array(column, 0).map_err(|error| {
+            Error::invalid("a parameter's type cannot be bound").with_source(error)
+        })
+    };
+    row.columns().iter().map(value).collect()
+}

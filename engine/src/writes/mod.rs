@@ -1,0 +1,233 @@
+//! Writes to feature groups: `INSERT`, `DELETE`, uploads that append to a group, and rows of bound
+//! parameters. All become rows of a [`Write`], which goes through validation and the outbox before
+//! it is answered.
+//!
+//! A statement's rows are a query like any other: planned, pinned, permitted and limited as those
+//! are ([`insert`], [`delete`]). It writes once, where it is pinned; fetching its answer again does
+//! not.
+
+mod answer;
+mod bound;
+mod delete;
+mod ingest;
+mod insert;
+
+use std::sync::Arc;
+
+use arrow::array::{NullArray, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::execution::SessionState;
+use datafusion::sql::sqlparser::ast;
+use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::{Error, Result};
+use featureflight_online::gateway::Gateway;
+use featureflight_online::group::WriteGroup;
+use featureflight_online::outbox::{Answer, IdempotencyKey};
+use featureflight_online::record::Operation;
+use featureflight_online::validate::{OnError, Partial, ValidateOptions};
+use featureflight_online::writes::{WriteRequest, write};
+use featureflight_udf::{Clocks, StatementContext};
+use futures::{Stream, StreamExt};
+
+use crate::caller::Caller;
+use crate::engine::Engine;
+use crate::pinning::{Pinned, Scope};
+use crate::session::SessionView;
+use crate::settings::WriteSettings;
+
+pub use answer::Written;
+pub(crate) use answer::schema;
+pub use bound::Executed;
+pub(crate) use delete::Deletion;
+pub(crate) use insert::Insertion;
+
+/// Whether feature groups can be written.
+#[derive(Debug, Clone)]
+pub enum Writes {
+    /// No, for this reason: a clause for the user.
+    Refused(String),
+    Through(Arc<Gateway>),
+}
+
+impl Writes {
+    /// The way there is, if any.
+    pub(crate) fn through(&self) -> Option<&Arc<Gateway>> {
+        match self {
+            Self::Through(gateway) => Some(gateway),
+            Self::Refused(_) => None,
+        }
+    }
+
+    /// # Errors
+    /// `InvalidArgument` with the reason: the server never takes it.
+    pub(crate) fn gateway(&self, group: &str) -> Result<&Arc<Gateway>> {
+        match self {
+            Self::Through(gateway) => Ok(gateway),
+            Self::Refused(reason) => Err(Error::invalid(format!(
+                "feature group '{group}' cannot be written: {reason}"
+            ))),
+        }
+    }
+}
+
+/// What is to be written, but for the rows.
+#[derive(Debug)]
+pub(crate) struct Write {
+    gateway: Arc<Gateway>,
+    group: WriteGroup,
+    operation: Operation,
+    settings: WriteSettings,
+    /// Of the rows: named as the group's features.
+    schema: SchemaRef,
+    /// See [`ValidateOptions::stored`].
+    stored: Option<usize>,
+}
+
+impl Write {
+    /// # Errors
+    /// Why nothing, or nothing of this session, or nothing of this group can be written.
+    fn new(
+        writes: &Writes,
+        session: &SessionView,
+        table: &FeatureTable,
+        operation: Operation,
+    ) -> Result<Self> {
+        let gateway = Arc::clone(writes.gateway(table.name())?);
+        refuse_clocks(session.settings.clocks)?;
+        Ok(Self {
+            gateway,
+            group: WriteGroup::new(Arc::clone(&table.group))?,
+            operation,
+            settings: session.settings.writes,
+            schema: Arc::new(Schema::empty()),
+            stored: None,
+        })
+    }
+
+    /// Says which feature each column of the rows is. A column without a type holds nulls only.
+    fn name_columns(&mut self, names: Vec<String>, types: impl Iterator<Item = DataType>) {
+        let fields = names
+            .into_iter()
+            .zip(types)
+            .map(|(name, data_type)| Field::new(name, data_type, true));
+        self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    }
+
+    /// Validates the rows and makes them durable.
+    ///
+    /// # Errors
+    /// Those of the rows and of [`write`]; `InvalidArgument` that lists the refused rows when that
+    /// means nothing was accepted.
+    async fn carry_out(
+        &self,
+        key: Option<&str>,
+        rows: impl Stream<Item = Result<RecordBatch>>,
+    ) -> Result<Written> {
+        let on_error = if self.settings.skip_refused {
+            OnError::Skip
+        } else {
+            OnError::RefuseAll
+        };
+        let request = WriteRequest {
+            group: &self.group,
+            operation: self.operation,
+            schema: &self.schema,
+            validate: ValidateOptions {
+                partial: if self.settings.partial_puts {
+                    Partial::Null
+                } else {
+                    Partial::Refuse
+                },
+                max_future: self.gateway.max_future,
+                ttl: None,
+                stored: self.stored,
+            },
+            on_error,
+            stages: self.gateway.stages(&self.group),
+            key: key.map(|key| IdempotencyKey {
+                scope: self.group.name().to_owned(),
+                key: key.to_owned(),
+            }),
+        };
+        let rows = rows.map(|batch| renamed(&batch?, &self.schema));
+        let receipt = write(&self.gateway.outbox, request, rows).await?;
+        let Answer { accepted, refused } = receipt.answer;
+        let group = self.group.name();
+        tracing::info!(group, accepted, refused = refused.rows, "rows were written");
+        if on_error == OnError::RefuseAll && !refused.is_empty() {
+            return Err(Error::invalid(format!(
+                "nothing was written to '{group}': {refused}"
+            )));
+        }
+        Ok(Written { accepted, refused })
+    }
+}
+
+/// The columns of `batch`, in order, as those of `schema`.
+fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
+    let columns = batch.columns().iter().zip(schema.fields());
+    let columns = columns.map(|(column, field)| match field.data_type() {
+        DataType::Null => Arc::new(NullArray::new(batch.num_rows())) as _,
+        _ => Arc::clone(column),
+    });
+    RecordBatch::try_new(Arc::clone(schema), columns.collect())
+        .map_err(|error| Error::invalid(format!("the rows change their columns: {error}")))
+}
+
+/// # Errors
+/// `FailedPrecondition` for a session that lives in the past: what it writes would be of now.
+fn refuse_clocks(clocks: Clocks) -> Result<()> {
+    let setting = match (clocks.system, clocks.valid) {
+        (None, None) => return Ok(()),
+        (Some(_), _) => "system_time",
+        (None, Some(_)) => "valid_time",
+    };
+    Err(Error::precondition(format!(
+        "featureflight.{setting} is set, and a session in the past writes nothing: RESET \
+         featureflight.{setting} first"
+    )))
+}
+
+/// For a statement that says more than is read of it.
+fn unheeded(form: &str) -> Error {
+    Error::invalid(format!(
+        "the statement has a clause that cannot be heeded here: write {form}"
+    ))
+}
+
+/// The target of a statement as planning sees it.
+fn target(
+    scope: &Scope,
+    state: &SessionState,
+    context: &Arc<StatementContext>,
+    name: &ast::ObjectName,
+    operation: Operation,
+) -> Result<(Arc<FeatureTable>, Write)> {
+    let table = featureflight_udf::planner::write_target(state, name, context)?;
+    let write = Write::new(&scope.core.writes, &scope.session, &table, operation)?;
+    Ok((table, write))
+}
+
+impl Engine {
+    /// Runs the query that makes the rows of a statement and writes them.
+    pub(crate) async fn carry_out(
+        self: &Arc<Self>,
+        caller: &Caller,
+        sql: &str,
+        mut rows: Pinned,
+        write: &Write,
+    ) -> Result<Written> {
+        let token = self.core.queries.receive(caller.session.label(), sql);
+        let mut settings = caller.view().settings;
+        // Limits of results; these rows are none.
+        (settings.max_rows, settings.max_bytes) = (None, None);
+        rows.slices = 1;
+        let query = Self::pinned(caller, rows, token, settings, std::time::Duration::ZERO);
+        let batches = self
+            .run_slice(&Arc::new(query), None, caller.deadline)
+            .await?;
+        write
+            .carry_out(caller.idempotency_key.as_deref(), batches)
+            .await
+    }
+}

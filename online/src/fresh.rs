@@ -1,0 +1,156 @@
+//! Read your writes: accepted rows that are in no offline file yet, as versions a statement reads
+//! beside the files it lists.
+//!
+//! Where this server writes the offline store itself, write time and API invocation time of a row
+//! are the time of its acknowledgement, here as later in the file: cuts and ranks are the same
+//! wherever the row is read from.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
+};
+use arrow::compute::{cast, take_record_batch};
+use async_trait::async_trait;
+use featureflight_catalog::listing::FileList;
+use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
+use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::unlanded::{Candidates, Fresh, Unlanded, Waiting};
+use featureflight_catalog::{Error, Instant, Result};
+
+use crate::gateway::{Gateway, OfflineBy};
+use crate::outbox::{PendingBlock, Stage};
+use crate::record::Block;
+
+#[async_trait]
+impl Fresh for Gateway {
+    async fn waiting(&self, group: &str, cut: Option<Instant>) -> Result<Waiting> {
+        if self.offline == OfflineBy::Service {
+            return Ok(Waiting::default());
+        }
+        if let Some(cut) = cut {
+            self.outbox.settle_clock(cut).await?;
+        }
+        let blocks = self.outbox.pending(group, Stage::Offline);
+        let rows = blocks.into_iter().filter_map(|block| {
+            let rows = block.unsettled(Stage::Offline);
+            (!rows.is_empty()).then_some((block, rows))
+        });
+        let rows: Vec<_> = rows.collect();
+        // Asked for last: what was settled before the look above had landed before this.
+        let landed_at = self.landed.of(group);
+        let versions = Arc::new(Rows(rows)) as Arc<dyn Candidates>;
+        Ok(Waiting {
+            landed_at,
+            versions: Some(versions),
+        })
+    }
+}
+
+/// Blocks and their rows that waited at one moment.
+#[derive(Debug)]
+struct Rows(Vec<(Arc<PendingBlock>, Vec<usize>)>);
+
+impl Candidates for Rows {
+    fn missing_from(&self, list: &FileList) -> Option<Arc<dyn Unlanded>> {
+        let files = list.files.iter();
+        let listed: HashSet<&str> = files.map(|file| file.meta.location.as_ref()).collect();
+        let blocks = self.0.iter().filter_map(|(block, rows)| {
+            let rows = block.not_landed(rows.clone(), |file| listed.contains(file));
+            (!rows.is_empty()).then(|| (Arc::clone(block), rows))
+        });
+        let rows: Vec<_> = blocks.collect();
+        (!rows.is_empty()).then(|| Arc::new(Self(rows)) as Arc<dyn Unlanded>)
+    }
+}
+
+impl Unlanded for Rows {
+    fn batches(&self) -> usize {
+        self.0.len()
+    }
+
+    fn rows(&self, batch: usize) -> usize {
+        self.0[batch].1.len()
+    }
+
+    fn bytes(&self) -> u64 {
+        self.0.iter().map(|(block, _)| block.bytes()).sum()
+    }
+
+    fn read(&self, batch: usize, table: &FeatureTable, columns: &Columns) -> Result<VersionBatch> {
+        let (pending, rows) = &self.0[batch];
+        versions(pending, rows, table, columns)
+    }
+}
+
+/// Rows of a block as versions.
+fn versions(
+    pending: &PendingBlock,
+    rows: &[usize],
+    table: &FeatureTable,
+    columns: &Columns,
+) -> Result<VersionBatch> {
+    let block = pending.read()?;
+    let instants: Vec<Instant> = rows.iter().map(|row| block.instants()[*row]).collect();
+    let taken = if rows.len() == block.len() {
+        block.rows.clone()
+    } else {
+        let rows = rows.iter().map(|row| *row as u64);
+        let rows = UInt64Array::from_iter_values(rows);
+        take_record_batch(&block.rows, &rows).map_err(unfit)?
+    };
+    let feature = |at: &usize| feature(table, *at, &block, &taken, &instants);
+    let accepted = || InstantColumn {
+        micros: vec![pending.accepted_at.micros; rows.len()].into(),
+        nanos: None,
+    };
+    Ok(VersionBatch {
+        first_row: 0,
+        rows: rows.len(),
+        features: columns
+            .features
+            .iter()
+            .map(feature)
+            .collect::<Result<_>>()?,
+        event_time: columns.event_time.then(|| instant_column(&instants)),
+        write_time: columns.write_time.then(accepted),
+        api_invocation_time: columns.api_invocation_time.then(accepted),
+        is_deleted: columns
+            .is_deleted
+            .then(|| BooleanArray::from(vec![block.operation.is_delete(); rows.len()])),
+    })
+}
+
+/// The feature at `at` of the group's definition, in the type of its state.
+fn feature(
+    table: &FeatureTable,
+    at: usize,
+    block: &Block,
+    rows: &RecordBatch,
+    instants: &[Instant],
+) -> Result<ArrayRef> {
+    let field = table.state_schema.field(at);
+    if at == table.event_time {
+        let micros = instants.iter().map(|at| at.to_micros_floor());
+        let micros = TimestampMicrosecondArray::from_iter_values(micros);
+        return Ok(Arc::new(micros.with_timezone("UTC")));
+    }
+    // A delete has no other features; the definition may have gained some since.
+    match block.layout.schema.column_with_name(field.name()) {
+        Some((position, _)) => cast(rows.column(position), field.data_type()).map_err(unfit),
+        None => Ok(new_null_array(field.data_type(), rows.num_rows())),
+    }
+}
+
+fn instant_column(instants: &[Instant]) -> InstantColumn {
+    let whole = instants.iter().all(|at| at.nanos == 0);
+    InstantColumn {
+        micros: instants.iter().map(|at| at.micros).collect(),
+        nanos: (!whole).then(|| instants.iter().map(|at| at.nanos).collect()),
+    }
+}
+
+fn unfit(error: arrow::error::ArrowError) -> Error {
+    Error::internal("accepted rows do not fit their feature group").with_source(error)
+}
