@@ -292,8 +292,9 @@ async fn an_outage_loses_nothing_and_is_asked_about_seldom() {
     let before = setup.fake.all_calls();
     tokio::time::sleep(Duration::from_secs(1)).await;
     let during = setup.fake.all_calls() - before;
+    // A few at once, each after a wait of 50 to 100 ms; thousands would come without waits.
     assert!(
-        (1..40).contains(&during),
+        (1..100).contains(&during),
         "{during} calls in a second of an outage"
     );
     assert_eq!(setup.left(), 1_000, "accepted meanwhile, and kept");

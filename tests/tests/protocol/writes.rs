@@ -340,7 +340,7 @@ async fn bound_rows_are_one_write() {
         .collect();
     assert_eq!(
         types,
-        ["Utf8", "Timestamp(µs, \"UTC\")", "Float64", "Int64"]
+        ["Utf8", "Timestamp(ms, \"UTC\")", "Float64", "Int64"]
     );
     let several = vec![
         rows(&[("a", "2026-01-01", 1.0, 1), ("b", "2026-01-01", 2.0, 2)]),

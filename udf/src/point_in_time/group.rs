@@ -113,6 +113,7 @@ impl GroupMetrics {
         Self {
             pass: PassMetrics {
                 files: ScanMetrics::from_counters(counter),
+                files_settled: counter("files_settled"),
                 versions_probed: counter("versions_probed"),
             },
             versions_entered: counter("versions_entered"),

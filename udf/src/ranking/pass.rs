@@ -44,6 +44,8 @@ pub(crate) trait Visit: Send + Sync + 'static {
 #[derive(Debug, Clone)]
 pub(crate) struct PassMetrics {
     pub(crate) files: ScanMetrics,
+    /// Files that were not read since nothing before them could change the answer any more.
+    pub(crate) files_settled: Count,
     pub(crate) versions_probed: Count,
 }
 
@@ -85,9 +87,13 @@ pub(crate) async fn pass<V: Visit>(
     });
     let wants = {
         let (visitor, all) = (Arc::clone(visitor), Arc::clone(&history.files));
+        let left_out = metrics.files_settled.clone();
         move |position: usize| {
             let before = all[position].event_times_before();
-            before.is_none_or(|before| !visitor.is_settled(before))
+            let settled = before.is_some_and(|before| visitor.is_settled(before));
+            // Whoever was told so does not ask again.
+            left_out.add(usize::from(settled));
+            !settled
         }
     };
     let streams = history

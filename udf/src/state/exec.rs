@@ -175,6 +175,7 @@ impl StateExec {
         let counter = |name| MetricBuilder::new(&self.metrics).global_counter(name);
         let metrics = PassMetrics {
             files: self.read_metrics(),
+            files_settled: counter("files_settled"),
             versions_probed: counter("versions_probed"),
         };
         metrics.files.files_listed.add(self.listed);

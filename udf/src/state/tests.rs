@@ -371,12 +371,12 @@ async fn days_and_another_record() -> Arc<InMemory> {
 #[tokio::test]
 async fn a_lookup_ends_when_the_named_records_are_settled() {
     let store = days_and_another_record().await;
-    for (named, found, probed) in [
-        ("'A'", vec!["c"], 1),
+    for (named, found, probed, settled) in [
+        ("'A'", vec!["c"], 1, 3),
         // Statistics rule out the files that lack B, and those that only have B.
-        ("'B'", vec!["x"], 1),
-        ("'A', 'B'", vec!["c", "x"], 3),
-        ("'A', 'nobody'", vec!["c"], 3),
+        ("'B'", vec!["x"], 1, 1),
+        ("'A', 'B'", vec!["c", "x"], 3, 1),
+        ("'A', 'nobody'", vec!["c"], 3, 0),
     ] {
         let context = context(&store, Clocks::default(), 1).await;
         let sql = format!("SELECT text FROM customers WHERE id IN ({named})");
@@ -389,6 +389,8 @@ async fn a_lookup_ends_when_the_named_records_are_settled() {
         let metrics = state_exec(&plan).metrics().unwrap();
         let probes = metrics.sum_by_name("versions_probed").unwrap().as_usize();
         assert_eq!(probes, probed, "{named}");
+        let left_out = metrics.sum_by_name("files_settled").unwrap().as_usize();
+        assert_eq!(left_out, settled, "{named}");
     }
 }
 
