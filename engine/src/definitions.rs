@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use crate::metadata::CATALOG;
 use crate::pinning::Scope;
 use crate::views::{folded, shadowed};
+use crate::writes::unheeded;
 
 const FORM: &str = "CREATE TABLE group (id VARCHAR, event_time TIMESTAMP, ..., PRIMARY KEY (id)) WITH \
                     (event_time = 'event_time', online = true, ttl = '30 days')";
@@ -51,7 +52,7 @@ impl Definition {
             ..plain(&table.name)?
         };
         if table != read {
-            return Err(unheeded());
+            return Err(unheeded(FORM));
         }
         let options = Options::read(&table.table_options)?;
         let identifier = record_identifier(&table)?;
@@ -86,7 +87,7 @@ impl Definition {
     /// # Errors
     /// `InvalidArgument` for anything but added columns.
     pub(crate) fn alter(alter: ast::AlterTable) -> Result<Self> {
-        let unheeded = || {
+        let other = || {
             Error::invalid(
                 "a feature group only gains features: write ALTER TABLE group ADD COLUMN feature \
                  type, ...",
@@ -102,12 +103,12 @@ impl Definition {
                 check_options(column_def, false)?;
                 feature(folded(&column_def.name), &column_def.data_type, false)
             }
-            _ => Err(unheeded()),
+            _ => Err(other()),
         });
         let features = added.collect::<Result<Vec<_>>>()?;
         let plain = !alter.if_exists && !alter.only && alter.location.is_none();
         if !plain || alter.on_cluster.is_some() || alter.table_type.is_some() {
-            return Err(unheeded());
+            return Err(other());
         }
         Ok(Self::AddFeatures {
             name: alter.name,
@@ -177,12 +178,6 @@ impl Definition {
     }
 }
 
-fn unheeded() -> Error {
-    Error::invalid(format!(
-        "the statement has a clause that cannot be heeded here: write {FORM}"
-    ))
-}
-
 /// # Errors
 /// `InvalidArgument` for a definition that no group can have.
 fn check(group: &FeatureGroup) -> Result<()> {
@@ -207,9 +202,9 @@ fn plain(name: &ast::ObjectName) -> Result<ast::CreateTable> {
     match featureflight_udf::dialect::parse(&text)? {
         Statement::Statement(statement) => match *statement {
             ast::Statement::CreateTable(table) => Ok(table),
-            _ => Err(unheeded()),
+            _ => Err(unheeded(FORM)),
         },
-        _ => Err(unheeded()),
+        _ => Err(unheeded(FORM)),
     }
 }
 
@@ -241,13 +236,13 @@ impl Options {
         let options = match options {
             ast::CreateTableOptions::None => &[][..],
             ast::CreateTableOptions::With(options) => options,
-            _ => return Err(unheeded()),
+            _ => return Err(unheeded(FORM)),
         };
         let mut event_time = None;
         let mut config = json!({"EnableOnlineStore": true});
         for option in options {
             let ast::SqlOption::KeyValue { key, value } = option else {
-                return Err(unheeded());
+                return Err(unheeded(FORM));
             };
             let text = match value {
                 ast::Expr::Value(value) => match &value.value {
@@ -330,7 +325,7 @@ fn record_identifier(table: &ast::CreateTable) -> Result<String> {
     }
     for constraint in &table.constraints {
         let ast::TableConstraint::PrimaryKey(key) = constraint else {
-            return Err(unheeded());
+            return Err(unheeded(FORM));
         };
         for column in &key.columns {
             match &column.column.expr {

@@ -1,5 +1,5 @@
-//! Statements that change the session or the catalog: what they answer, what they check, and their effect, which
-//! happens once, when they are pinned.
+//! Statements that change the session or the catalog: what they answer, what they check, and their
+//! effect, which happens once, when they are pinned.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -242,12 +242,7 @@ impl Engine {
                 }
             }
         };
-        let pinned = tokio::select! {
-            biased;
-            pinned = work => pinned,
-            error = token.entry().cancelled() => Err(error),
-        };
-        let pinned = match pinned {
+        let pinned = match token.until_cancelled(work).await {
             Ok(pinned) => pinned,
             Err(error) => return Err(token.fail(error)),
         };

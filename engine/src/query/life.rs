@@ -282,6 +282,35 @@ impl<S> Token<S> {
 }
 
 impl Token<Received> {
+    /// What `work` comes to, or an error once somebody cancels the query.
+    pub(crate) async fn until_cancelled<T>(
+        &self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        // Boxed: a future in a future is as large as both.
+        let work = Box::pin(work);
+        tokio::select! {
+            biased;
+            done = work => done,
+            error = self.entry.cancelled() => Err(error),
+        }
+    }
+
+    /// As [`Self::until_cancelled`], for work that is all there is to the query.
+    pub(crate) async fn complete<T>(
+        mut self,
+        work: impl Future<Output = Result<T, Error>>,
+    ) -> Result<T, Error> {
+        match self.until_cancelled(work).await {
+            Ok(done) => {
+                self.open = false;
+                end(&self.entry, QueryState::Succeeded, None);
+                Ok(done)
+            }
+            Err(error) => Err(self.fail(error)),
+        }
+    }
+
     /// Planned and pinned; the entry lives on in the pinned query.
     pub(crate) fn planned(mut self, files: usize) -> Arc<Entry> {
         let entry = Arc::clone(&self.entry);

@@ -91,15 +91,7 @@ impl Engine {
                 .carry_out(caller.idempotency_key.as_deref(), rows)
                 .await
         };
-        let written = tokio::select! {
-            biased;
-            written = work => written,
-            error = token.entry().cancelled() => Err(error),
-        };
-        match written {
-            Ok(written) => Ok(written),
-            Err(error) => Err(token.fail(error)),
-        }
+        token.complete(work).await
     }
 }
 

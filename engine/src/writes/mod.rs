@@ -189,7 +189,7 @@ fn refuse_clocks(clocks: Clocks) -> Result<()> {
 }
 
 /// For a statement that says more than is read of it.
-fn unheeded(form: &str) -> Error {
+pub(crate) fn unheeded(form: &str) -> Error {
     Error::invalid(format!(
         "the statement has a clause that cannot be heeded here: write {form}"
     ))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -119,13 +119,12 @@ async fn write(outbox: &Outbox, number: i64) -> Result<bool> {
     }
 }
 
-/// Not a test by itself: the process that is killed.
-#[test]
-#[ignore = "started by the tests of this file"]
-fn victim() {
-    let Ok(dir) = std::env::var("VICTIM_DIR") else {
-        return;
-    };
+const VICTIM: &str = "online::crash::victim";
+
+/// What a victim was told: its folder, a probe that kills it at the chosen pass of the chosen step,
+/// and its first number. `None` outside of [`victim_output`].
+pub(super) fn victim_orders() -> Option<(PathBuf, Probe, i64)> {
+    let dir = std::env::var("VICTIM_DIR").ok()?;
     let step = std::env::var("VICTIM_STEP").unwrap();
     let count: usize = std::env::var("VICTIM_COUNT").unwrap().parse().unwrap();
     let first: i64 = std::env::var("VICTIM_FIRST").unwrap().parse().unwrap();
@@ -138,13 +137,22 @@ fn victim() {
         }
         Ok(())
     });
+    Some((dir.into(), probe, first))
+}
+
+/// Not a test by itself: the process that is killed.
+#[test]
+#[ignore = "started by the tests of this file"]
+fn victim() {
+    let Some((dir, probe, first)) = victim_orders() else {
+        return;
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(3)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let dir = Path::new(&dir);
         let outbox = Arc::new(Outbox::open(&dir.join("outbox"), options(probe)).unwrap());
         let store = Arc::new(Log(dir.join("sent")));
         let router = Arc::new(Everything(store));
@@ -163,15 +171,16 @@ fn say(line: &str) {
     out.flush().unwrap();
 }
 
-/// What the victim said until it ended: at the latest at the `count`th pass of `step`.
-fn victim_output(dir: &Path, step: &str, count: usize, first: i64) -> Output {
+/// What the victim of that name said until it ended: at the latest at the `count`th pass of `step`.
+pub(super) fn victim_output(
+    name: &str,
+    dir: &Path,
+    step: &str,
+    count: usize,
+    first: i64,
+) -> Output {
     Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "online::crash::victim",
-            "--ignored",
-            "--nocapture",
-        ])
+        .args(["--exact", name, "--ignored", "--nocapture"])
         .env("VICTIM_DIR", dir)
         .env("VICTIM_STEP", step)
         .env("VICTIM_COUNT", count.to_string())
@@ -184,7 +193,7 @@ fn victim_output(dir: &Path, step: &str, count: usize, first: i64) -> Output {
 /// Runs the victim until it is killed at the `count`th pass of `step`; what it tried and what it
 /// was told.
 fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> (Vec<i64>, Vec<i64>) {
-    let output = victim_output(dir, step, count, first);
+    let output = victim_output(VICTIM, dir, step, count, first);
     let said = String::from_utf8(output.stdout).unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(
@@ -315,7 +324,7 @@ fn kill_9_at_every_step_loses_nothing_and_keeps_order() {
 fn a_second_process_is_refused_and_a_dead_one_is_not_in_the_way() {
     let dir = TempDir::new().unwrap();
     let outbox = Outbox::open(&dir.path().join("outbox"), options(Probe::default())).unwrap();
-    let output = victim_output(dir.path(), "append.write", 1, 0);
+    let output = victim_output(VICTIM, dir.path(), "append.write", 1, 0);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     let owner = format!("in use by process {}", std::process::id());

@@ -6,9 +6,7 @@ use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use arrow::array::{AsArray, RecordBatch};
@@ -31,6 +29,7 @@ use parquet::basic::Compression;
 use serde_json::json;
 use tempfile::TempDir;
 
+use super::crash::{victim_orders, victim_output};
 use super::model::{Write, block};
 
 const OFFLINE: Stages = Stages {
@@ -270,34 +269,16 @@ async fn a_cut_waits_for_what_was_accepted_before_it() {
 #[test]
 #[ignore = "started by the test below"]
 fn victim() {
-    let Ok(dir) = std::env::var("OFFLINE_VICTIM_DIR") else {
+    let Some((dir, probe, first)) = victim_orders() else {
         return;
     };
-    let step = std::env::var("OFFLINE_VICTIM_STEP").unwrap();
-    let count: usize = std::env::var("OFFLINE_VICTIM_COUNT")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let first: i64 = std::env::var("OFFLINE_VICTIM_FIRST")
-        .unwrap()
-        .parse()
-        .unwrap();
-    let passed = AtomicUsize::new(0);
-    let probe = Probe::new(move |at| {
-        if at == step && passed.fetch_add(1, Ordering::SeqCst) + 1 == count {
-            let pid = std::process::id().to_string();
-            Command::new("kill").args(["-9", &pid]).status().unwrap();
-            std::thread::sleep(Duration::from_secs(60));
-        }
-        Ok(())
-    });
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
         .build()
         .unwrap();
     runtime.block_on(async {
-        let (gateway, catalog, options) = open(Path::new(&dir), probe).await;
+        let (gateway, catalog, options) = open(&dir, probe).await;
         let flushing = Arc::clone(&gateway);
         let _writer = OfflineWriter::start(flushing, catalog, options)
             .await
@@ -317,20 +298,7 @@ fn victim() {
 }
 
 fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> Vec<i64> {
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args([
-            "--exact",
-            "online::offline::victim",
-            "--ignored",
-            "--nocapture",
-        ])
-        .env("OFFLINE_VICTIM_DIR", dir)
-        .env("OFFLINE_VICTIM_STEP", step)
-        .env("OFFLINE_VICTIM_COUNT", count.to_string())
-        .env("OFFLINE_VICTIM_FIRST", first.to_string())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
+    let output = victim_output("online::offline::victim", dir, step, count, first);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.signal(), Some(9), "{step} {count}: {errors}");
     let said = String::from_utf8(output.stdout).unwrap();

@@ -363,6 +363,12 @@ async fn bound_rows_are_one_write() {
     assert_eq!(code(refused), Code::InvalidArgument);
     let one = rows(&[("a", "", 0.0, 0)]).project(&[0]).unwrap();
     assert_eq!(bound(&mut client, delete, vec![one]).await.unwrap(), 1);
+    // Several rows are one statement, which is done when it is answered.
+    let states =
+        "SELECT DISTINCT state FROM system.queries WHERE rows = 0 AND statement LIKE 'INSERT%'";
+    let mut states = client.rows(states).await;
+    states.sort();
+    assert_eq!(states, ["failed", "planned", "succeeded"]);
     assert_eq!(server.online(&["a", "b", "c", "d", "e"]).await.len(), 3);
 }
 

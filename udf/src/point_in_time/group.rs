@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use arrow::compute::take;
 use arrow::datatypes::IntervalMonthDayNano;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
@@ -28,7 +27,7 @@ use crate::point_in_time::probe::{Probe, cells_memory};
 use crate::point_in_time::spill::versions::SpilledVersions;
 use crate::point_in_time::spine::{Spine, instants};
 use crate::ranking::cuts::Cuts;
-use crate::ranking::fetch::{Place, compact};
+use crate::ranking::fetch::{Place, taken};
 use crate::ranking::keys::NONE;
 use crate::ranking::pass::{History, PassMetrics, pass};
 use crate::ranking::rank;
@@ -77,11 +76,7 @@ impl Matches {
             .iter()
             .map(|winner| (*winner != NONE).then_some(*winner))
             .collect();
-        let taken = self
-            .features
-            .iter()
-            .map(|column| Ok(compact(take(column, &winners, None)?)));
-        taken.collect()
+        Ok(taken(&self.features, &winners)?)
     }
 }
 

@@ -5,12 +5,11 @@
 use std::collections::HashMap;
 
 use arrow::array::{Array, ArrayRef, UInt32Array};
-use arrow::compute::take;
 use datafusion::error::Result;
 use datafusion::execution::memory_pool::MemoryReservation;
 use parking_lot::Mutex;
 
-use crate::ranking::fetch::{Place, compact};
+use crate::ranking::fetch::{Place, taken};
 
 /// Some versions of one file, in order, and a column per feature.
 #[derive(Debug)]
@@ -55,12 +54,9 @@ impl Keeper {
     ) -> Result<()> {
         let indices = rows.iter().map(|row| (u64::from(*row) - first_row) as u32);
         let indices = UInt32Array::from_iter_values(indices);
-        let taken = columns
-            .iter()
-            .map(|column| Ok(compact(take(column, &indices, None)?)));
         let kept = Rows {
             rows: rows.to_vec(),
-            columns: taken.collect::<Result<_>>()?,
+            columns: taken(columns, &indices)?,
         };
         if self.memory.try_grow(kept.memory()).is_ok() {
             self.files.lock().entry(file).or_default().push(kept);
@@ -119,10 +115,7 @@ impl Kept {
                 return Ok(None);
             };
             let indices = UInt32Array::new(indices, None);
-            let taken = columns
-                .iter()
-                .map(|column| Ok(compact(take(column, &indices, None)?)));
-            found.push(taken.collect::<Result<Vec<_>>>()?);
+            found.push(taken(&columns, &indices)?);
         }
         Ok(left.is_empty().then_some(found))
     }

@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{Array, ArrayRef, AsArray, PrimitiveArray, RecordBatch};
 use arrow::datatypes::{
     ArrowPrimitiveType, DataType, Date32Type, Date64Type, TimeUnit, TimestampMicrosecondType,
     TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
@@ -18,7 +18,7 @@ use featureflight_catalog::{Error, Instant};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt, once, try_unfold};
 use tokio::sync::mpsc;
 
-use crate::ranking::fetch::compact;
+use crate::ranking::fetch::compacted;
 use crate::ranking::pass::lost;
 
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -204,13 +204,7 @@ impl SpineReader {
         }
         while let Some((partition, batch)) = self.pieces.try_next().await? {
             if batch.num_rows() > 0 {
-                let columns = batch.columns().iter().cloned().map(compact).collect();
-                let batch = RecordBatch::try_new_with_options(
-                    batch.schema(),
-                    columns,
-                    &RecordBatchOptions::new().with_row_count(Some(batch.num_rows())),
-                )?;
-                return Ok(Some((partition, batch)));
+                return Ok(Some((partition, compacted(&batch)?)));
             }
         }
         Ok(None)

@@ -3,8 +3,10 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::compute::take;
 use arrow::datatypes::DataType;
+use arrow::error::ArrowError;
 use featureflight_catalog::Result;
 use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::versions::{Columns, VersionBatch};
@@ -97,6 +99,24 @@ pub(crate) fn compact(column: ArrayRef) -> ArrayRef {
         DataType::BinaryView => Arc::new(column.as_binary_view().gc()),
         _ => column,
     }
+}
+
+/// `batch` with every column as [`compact`] makes it.
+pub(crate) fn compacted(batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+    let columns = batch.columns().iter().cloned().map(compact).collect();
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(batch.schema(), columns, &options)
+}
+
+/// The rows at `indices` of every column, holding nothing else; a null index is a null.
+pub(crate) fn taken(
+    columns: &[ArrayRef],
+    indices: &UInt32Array,
+) -> Result<Vec<ArrayRef>, ArrowError> {
+    let taken = columns
+        .iter()
+        .map(|column| Ok(compact(take(column, indices, None)?)));
+    taken.collect()
 }
 
 #[cfg(test)]

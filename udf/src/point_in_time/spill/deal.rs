@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{BufWriter, IntoInnerError};
 use std::sync::Arc;
 
-use arrow::array::{Array, RecordBatch, RecordBatchOptions, UInt32Array};
+use arrow::array::{Array, RecordBatch, UInt32Array};
 use arrow::compute::{concat_batches, take_record_batch};
 use arrow::datatypes::SchemaRef;
 use arrow::ipc::CompressionType;
@@ -21,7 +21,7 @@ use featureflight_catalog::Error;
 use foldhash::fast::FixedState;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 
-use crate::ranking::fetch::compact;
+use crate::ranking::fetch::compacted;
 use crate::ranking::keys::Keys;
 
 /// Enough that one of them fits into memory where the whole is some fifty times as large; several
@@ -232,10 +232,7 @@ struct Writing {
 
 impl Writing {
     fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let columns = batch.columns().iter().cloned().map(compact).collect();
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let batch = RecordBatch::try_new_with_options(batch.schema(), columns, &options)?;
-        self.writer.write(&batch)?;
+        self.writer.write(&compacted(batch)?)?;
         self.rows += batch.num_rows();
         Ok(())
     }

@@ -8,7 +8,6 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray, Int64Array, RecordBatch, UInt16Array, UInt32Array};
-use arrow::compute::take;
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef, UInt16Type};
 use datafusion::common::runtime::JoinSet;
 use datafusion::error::Result;
@@ -24,7 +23,7 @@ use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use tokio::task::coop;
 
 use super::deal::{Dealer, Disk, PARTITIONS, Seen, SpilledRows, known};
-use crate::ranking::fetch::{Place, compact};
+use crate::ranking::fetch::{Place, taken};
 use crate::ranking::pass::{History, PassMetrics, Visit, join};
 
 /// See the module. The record identifier comes first among the features.
@@ -181,10 +180,7 @@ fn rows_of(batch: &VersionBatch, places: &[Place]) -> Result<Vec<ArrayRef>> {
         .iter()
         .map(|place| (u64::from(place.row) - batch.first_row) as u32);
     let rows = UInt32Array::from_iter_values(rows);
-    let features = batch.features[1..].iter();
-    features
-        .map(|column| Ok(compact(take(column, &rows, None)?)))
-        .collect()
+    Ok(taken(&batch.features[1..], &rows)?)
 }
 
 /// `files` in as many stretches as there are tasks, of about the same size.
