@@ -283,31 +283,36 @@ impl<S> Token<S> {
 
 impl Token<Received> {
     /// What `work` comes to, or an error once somebody cancels the query.
-    pub(crate) async fn until_cancelled<T>(
+    pub(crate) fn until_cancelled<T>(
         &self,
         work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        // Boxed: a future in a future is as large as both.
+    ) -> impl Future<Output = Result<T, Error>> {
+        // Boxed: else every future it is handed through is as large as all those inside it.
         let work = Box::pin(work);
-        tokio::select! {
-            biased;
-            done = work => done,
-            error = self.entry.cancelled() => Err(error),
+        async {
+            tokio::select! {
+                biased;
+                done = work => done,
+                error = self.entry.cancelled() => Err(error),
+            }
         }
     }
 
     /// As [`Self::until_cancelled`], for work that is all there is to the query.
-    pub(crate) async fn complete<T>(
+    pub(crate) fn complete<T>(
         mut self,
         work: impl Future<Output = Result<T, Error>>,
-    ) -> Result<T, Error> {
-        match self.until_cancelled(work).await {
-            Ok(done) => {
-                self.open = false;
-                end(&self.entry, QueryState::Succeeded, None);
-                Ok(done)
+    ) -> impl Future<Output = Result<T, Error>> {
+        let work = Box::pin(work);
+        async move {
+            match self.until_cancelled(work).await {
+                Ok(done) => {
+                    self.open = false;
+                    end(&self.entry, QueryState::Succeeded, None);
+                    Ok(done)
+                }
+                Err(error) => Err(self.fail(error)),
             }
-            Err(error) => Err(self.fail(error)),
         }
     }
 
