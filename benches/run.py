@@ -137,8 +137,6 @@ class Bench:
         for name, key in (("ours over Flight SQL", "ours"), ("arrow-flight from memory", "floor")):
             first = figures["first_batch_ms" if key == "ours" else "floor_first_batch_ms"]
             print(f"| {name} | {figures[f'{key}_seconds']:.3f} | {figures[f'{key}_mb_per_s']:,.0f} | {first:.1f} |")
-        if compute := figures["compute_seconds"]:
-            print(f"| computing ours, without the wire | {compute:.3f} | | |")
         print(f"\n{figures['rows']:,} rows, {figures['bytes'] / 1e6:,.1f} MB; ours reaches {figures['ours_of_floor']:.0%}")
         if file:
             figures = self.process([sys.executable, HERE / "adbc_wire.py", file, folder / "warehouse", *rounds])

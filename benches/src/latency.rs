@@ -8,7 +8,8 @@ use futures::future::try_join_all;
 use serde_json::{Value, json};
 
 use crate::Result;
-use crate::flight::{Client, serve_warehouse};
+use crate::flight::Client;
+use crate::peer::Peer;
 use crate::report::rounded;
 
 #[derive(Debug, Clone, clap::Args)]
@@ -32,8 +33,8 @@ pub(crate) async fn run(arguments: Arguments, threads: usize) -> Result<Value> {
         clients,
         connections,
     } = arguments;
-    let server = serve_warehouse(&warehouse, threads).await?;
-    let port = server.local_addr.port();
+    let gateway = Peer::gateway(&warehouse, threads)?;
+    let port = gateway.port;
     // Listings and footers are a matter of the first query.
     once(port, &sql).await?;
     let started = Instant::now();

@@ -5,6 +5,7 @@
 //!   skipping something.
 //! - [`flight`]: a result over Flight SQL against the same batches served from memory.
 //! - [`latency`]: a small query from a new connection to its last row.
+//! - [`peer`]: the servers that these two read from.
 //! - [`answer`]: what is in a Parquet file, in a form that does not depend on the order of rows.
 //! - [`slow_s3`]: a folder as a read-only S3 with latency, to read from.
 //!
@@ -15,6 +16,7 @@ mod flight;
 mod floor;
 mod latency;
 mod ours;
+mod peer;
 mod report;
 mod sink;
 mod slow_s3;
@@ -47,6 +49,10 @@ enum Command {
     Flight(flight::Arguments),
     /// Make connections, with a small query on each
     Latency(latency::Arguments),
+    /// Serve a warehouse until standard input ends
+    Gateway(peer::GatewayArguments),
+    /// Serve the batches of an Arrow file until standard input ends
+    Memory(peer::MemoryArguments),
     /// Count and hash the rows of a Parquet file
     Answer(answer::Arguments),
     /// Serve a folder as S3, every request delayed
@@ -63,6 +69,8 @@ fn main() -> ExitCode {
         Command::Ours(arguments) => block_on(threads, ours::run(arguments.clone(), threads)),
         Command::Flight(arguments) => block_on(threads, flight::run(arguments.clone(), threads)),
         Command::Latency(arguments) => block_on(threads, latency::run(arguments.clone(), threads)),
+        Command::Gateway(arguments) => block_on(threads, peer::gateway(arguments.clone(), threads)),
+        Command::Memory(arguments) => block_on(threads, peer::memory(arguments.clone())),
         Command::SlowS3(arguments) => block_on(threads, slow_s3::run(arguments.clone())),
     };
     match outcome {

@@ -15,6 +15,7 @@ pub mod serve;
 mod sessions;
 mod signing;
 mod start;
+mod task;
 mod telemetry;
 mod writing;
 

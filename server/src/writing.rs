@@ -24,6 +24,7 @@ use crate::config::{
     CatalogKind, Config, OnlineConfig, OnlineKind, OutboxConfig, Secret, StorageKind,
 };
 use crate::start::aws_config;
+use crate::task::AbortOnDrop;
 
 /// How often expired records are removed, and how many at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
@@ -39,15 +40,6 @@ pub(crate) struct Writing {
     forwarder: Forwarder,
     offline: Option<OfflineWriter>,
     _sweeper: Option<AbortOnDrop>,
-}
-
-#[derive(Debug)]
-struct AbortOnDrop(tokio::task::JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Opens what the configuration says of writing, or says why nothing is written.

@@ -8,9 +8,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::error::Result as PlanResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use featureflight_catalog::{Error, Kind, Result};
@@ -22,13 +24,19 @@ use tracing::Instrument;
 use super::PinnedQuery;
 use super::admission::Permit;
 use super::life::{Entry, Running, Token};
-use crate::boundary::Outlet;
+use crate::boundary::{Outlet, value_bytes};
 use crate::executor::Executor;
 use crate::memory;
 use crate::settings::{Setting, Settings};
 
-/// Batches computed ahead of the reader.
+/// Hand-overs computed ahead of the reader.
 const AHEAD: usize = 2;
+
+/// Batches that are there at once go to the reader together, up to this size and unless that takes
+/// longer. Query and reader run on threads of different pools, and waking one costs more than a
+/// small batch does.
+const HAND_OVER_BYTES: usize = 1 << 20;
+const HAND_OVER_AFTER: Duration = Duration::from_millis(1);
 
 /// Batches at the boundary's types. Dropping it cancels the work.
 #[derive(Debug)]
@@ -40,6 +48,8 @@ pub struct ResultStream {
     messages: mpsc::Receiver<Message>,
     /// Read already, by [`ResultStream::begun`].
     ahead: Option<Message>,
+    /// What is left of the last hand-over.
+    batches: std::vec::IntoIter<Batch>,
     finished: bool,
 }
 
@@ -78,11 +88,10 @@ impl RunStats {
         }
     }
 
-    fn count(&self, batch: &RecordBatch) {
-        let bytes = batch.get_array_memory_size() as u64;
+    fn count(&self, batch: &Batch) {
         self.rows
-            .fetch_add(batch.num_rows() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
+            .fetch_add(batch.rows.num_rows() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.bytes as u64, Ordering::Relaxed);
     }
 
     pub fn rows(&self) -> u64 {
@@ -100,9 +109,23 @@ impl RunStats {
     }
 }
 
+/// Rows at the boundary's types.
+#[derive(Debug)]
+struct Batch {
+    rows: RecordBatch,
+    bytes: usize,
+}
+
+impl From<RecordBatch> for Batch {
+    fn from(rows: RecordBatch) -> Self {
+        let bytes = value_bytes(&rows);
+        Self { rows, bytes }
+    }
+}
+
 #[derive(Debug)]
 enum Message {
-    Batch(RecordBatch),
+    Batches(Vec<Batch>),
     Failed(Error),
     End,
 }
@@ -114,14 +137,18 @@ impl Stream for ResultStream {
         if self.finished {
             return Poll::Ready(None);
         }
+        if let Some(batch) = self.batches.next() {
+            self.stats.count(&batch);
+            return Poll::Ready(Some(Ok(batch.rows)));
+        }
         let message = match self.ahead.take() {
             Some(message) => Some(message),
             None => ready!(self.messages.poll_recv(cx)),
         };
         Poll::Ready(match message {
-            Some(Message::Batch(batch)) => {
-                self.stats.count(&batch);
-                Some(Ok(batch))
+            Some(Message::Batches(batches)) => {
+                self.batches = batches.into_iter();
+                return self.poll_next(cx);
             }
             Some(Message::End) => {
                 self.finished = true;
@@ -190,6 +217,7 @@ pub(crate) fn start(run: Run, executor: &Executor) -> ResultStream {
         stats,
         messages,
         ahead: None,
+        batches: Vec::new().into_iter(),
         finished: false,
     }
 }
@@ -234,8 +262,7 @@ async fn pump(
     sender: &mpsc::Sender<Message>,
     limit: Limit,
 ) -> Result<Ended> {
-    let outlet = Outlet::new(Arc::clone(&query.schema));
-    let mut batches = match rows {
+    let batches = match rows {
         Rows::Ready(batch) => futures::stream::once(async { Ok(batch) }).boxed(),
         Rows::Plan(plan, context) => {
             let batches = execute_stream(plan, Arc::clone(&context));
@@ -246,6 +273,7 @@ async fn pump(
             memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
         }
     };
+    let mut batches = hand_overs(batches, Outlet::new(Arc::clone(&query.schema)));
     let stopped = stopped(token.entry(), limit);
     tokio::pin!(stopped);
     loop {
@@ -255,22 +283,51 @@ async fn pump(
             error = &mut stopped => return Err(error),
             next = batches.next() => next,
         };
-        let Some(batch) = next else {
+        let Some(ready) = next else {
             return Ok(Ended::Complete);
         };
-        for batch in outlet.send(&batch.map_err(crate::error::classify)?)? {
-            token.sent(batch.num_rows(), batch.get_array_memory_size());
+        let ready = ready?;
+        for batch in &ready {
+            token.sent(batch.rows.num_rows(), batch.bytes);
             within_limits(&query.settings, token)?;
-            let sent = tokio::select! {
-                biased;
-                error = &mut stopped => return Err(error),
-                sent = sender.send(Message::Batch(batch)) => sent,
-            };
-            if sent.is_err() {
-                return Ok(Ended::Unread);
-            }
+        }
+        let sent = tokio::select! {
+            biased;
+            error = &mut stopped => return Err(error),
+            sent = sender.send(Message::Batches(ready)) => sent,
+        };
+        if sent.is_err() {
+            return Ok(Ended::Unread);
         }
     }
+}
+
+/// What `batches` become at the outlet, those together that are ready together. An error is the
+/// last of it, without what was ready before it.
+fn hand_overs(
+    batches: impl Stream<Item = PlanResult<RecordBatch>> + Unpin,
+    outlet: Outlet,
+) -> impl Stream<Item = Result<Vec<Batch>>> + Unpin {
+    let mut batches = batches.fuse();
+    futures::stream::poll_fn(move |cx| {
+        let (mut ready, mut bytes) = (Vec::new(), 0);
+        let began = Instant::now();
+        while bytes < HAND_OVER_BYTES && (ready.is_empty() || began.elapsed() < HAND_OVER_AFTER) {
+            match batches.poll_next_unpin(cx) {
+                Poll::Ready(Some(batch)) => {
+                    for rows in outlet.send(&batch.map_err(crate::error::classify)?)? {
+                        let batch = Batch::from(rows);
+                        bytes += batch.bytes;
+                        ready.push(batch);
+                    }
+                }
+                Poll::Ready(None) | Poll::Pending if !ready.is_empty() => break,
+                Poll::Ready(None) => return Poll::Ready(None),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Some(Ok(ready)))
+    })
 }
 
 /// Waits for what ends a query before its time: its timeout, the client's deadline, a cancel.

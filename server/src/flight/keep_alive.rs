@@ -21,7 +21,10 @@ pub(super) fn kept(mut messages: Messages, interval: Duration, empty: FlightData
     futures::stream::poll_fn(move |cx| {
         if let Poll::Ready(message) = messages.poll_next_unpin(cx) {
             // From the schema on.
-            silence = Some(Box::pin(tokio::time::sleep(interval)));
+            silence
+                .get_or_insert_with(|| Box::pin(tokio::time::sleep(interval)))
+                .as_mut()
+                .reset(Instant::now() + interval);
             return Poll::Ready(message);
         }
         let Some(silence) = &mut silence else {

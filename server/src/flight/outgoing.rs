@@ -1,82 +1,70 @@
-//! The last step of a result: made in a task of its own, a few messages ahead of the client, so
-//! that computing and sending overlap. The client's pace holds the task back; a client that takes
-//! nothing for too long loses the result, and one that goes away ends the task at once.
+//! The last steps of a result, at its client's pace: one message is made when the one before it has
+//! been handed over. A client that takes nothing for too long loses the result, and one that goes
+//! away ends it at once.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
 
-use arrow_flight::FlightData;
 use featureflight_catalog::{Error, Kind};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
-use tokio::task::{JoinError, JoinHandle};
 use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::encode::Messages;
+use crate::task::AbortOnDrop;
 
-/// Messages of about 2 MiB each.
-const MESSAGES_AHEAD: usize = 2;
-
-enum Step {
-    Message(Result<FlightData, Error>),
-    /// Said aloud: a channel that merely closes may be a task that died, and must not look like
-    /// the end of the rows.
-    End,
+/// A result under the eyes of [`give_up_unread`].
+struct Reading {
+    /// None once it was given up.
+    messages: Option<Messages>,
+    /// When the last message was taken, unless more was asked for since.
+    unread_since: Option<Instant>,
 }
 
-/// A task that ends with its owner.
-#[derive(Debug)]
-pub(super) struct AbortOnDrop(pub(super) JoinHandle<()>);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// See the module.
-pub(super) fn paced(mut messages: Messages, stall_timeout: Duration) -> Messages {
-    let (sender, receiver) = mpsc::channel(MESSAGES_AHEAD);
-    let receiver = Arc::new(Mutex::new(receiver));
-    let waiting = Arc::clone(&receiver);
-    let work = async move {
-        loop {
-            let step = messages.next().await.map_or(Step::End, Step::Message);
-            let last = !matches!(step, Step::Message(Ok(_)));
-            match tokio::time::timeout(stall_timeout, sender.send(step)).await {
-                Ok(Ok(())) if !last => {}
-                Ok(_) => return,
-                Err(_) => {
-                    tracing::info!(?stall_timeout, "the client stopped reading its result");
-                    // The stream may stay open for as long as the client likes.
-                    while waiting.lock().try_recv().is_ok() {}
-                    return;
-                }
-            }
-        }
-    };
+/// `messages`, which are let go when nobody has asked for the next one for `stall_timeout`. Who
+/// asks later gets an error.
+pub(super) fn paced(messages: Messages, stall_timeout: Duration) -> Messages {
+    let reading = Arc::new(Mutex::new(Reading {
+        messages: Some(messages),
+        unread_since: None,
+    }));
+    let watch = give_up_unread(Arc::downgrade(&reading), stall_timeout);
     // Owned by the stream, so that dropping the stream ends the task.
-    let mut task = AbortOnDrop(tokio::spawn(work.in_current_span()));
-    let mut ended = false;
+    let task = AbortOnDrop(tokio::spawn(watch.in_current_span()));
     futures::stream::poll_fn(move |cx| {
-        if ended {
-            return Poll::Ready(None);
-        }
-        let item = match ready!(receiver.lock().poll_recv(cx)) {
-            Some(Step::Message(message)) => Some(message),
-            Some(Step::End) => None,
-            None => Some(Err(broken_off(
-                &ready!(task.0.poll_unpin(cx)),
-                stall_timeout,
-            ))),
+        let _ = &task;
+        let mut reading = reading.lock();
+        reading.unread_since = None;
+        let Some(messages) = &mut reading.messages else {
+            return Poll::Ready(Some(Err(given_up(stall_timeout))));
         };
-        ended = !matches!(item, Some(Ok(_)));
-        Poll::Ready(item)
+        let message = ready!(messages.poll_next_unpin(cx));
+        reading.unread_since = Some(Instant::now());
+        Poll::Ready(message)
     })
     .boxed()
+}
+
+/// Ends when the result does, or has been let go. An HTTP/2 stream may stay open, unread, for as
+/// long as its client likes; what is behind it must not.
+async fn give_up_unread(reading: Weak<Mutex<Reading>>, stall_timeout: Duration) {
+    loop {
+        tokio::time::sleep(stall_timeout / 4).await;
+        let Some(reading) = reading.upgrade() else {
+            return;
+        };
+        let mut reading = reading.lock();
+        if reading
+            .unread_since
+            .is_some_and(|since| since.elapsed() >= stall_timeout)
+        {
+            tracing::info!(?stall_timeout, "the client stopped reading its result");
+            reading.messages = None;
+            return;
+        }
+    }
 }
 
 /// `messages` until the client's deadline, which ends them with an error.
@@ -101,23 +89,22 @@ pub(super) fn until(mut messages: Messages, deadline: Option<Instant>) -> Messag
     .boxed()
 }
 
-fn broken_off(outcome: &Result<(), JoinError>, stall_timeout: Duration) -> Error {
-    match outcome {
-        Ok(()) => Error::new(
-            Kind::DeadlineExceeded,
-            format!(
-                "the result was given up because nothing was read from it for {} seconds",
-                stall_timeout.as_secs()
-            ),
+fn given_up(stall_timeout: Duration) -> Error {
+    Error::new(
+        Kind::DeadlineExceeded,
+        format!(
+            "the result was given up because nothing was read from it for {} seconds",
+            stall_timeout.as_secs()
         ),
-        Err(error) => Error::internal(format!("the task of a result died: {error}")),
-    }
+    )
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use arrow_flight::FlightData;
 
     use super::*;
 
@@ -170,28 +157,26 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_dies_is_an_error_not_an_end() {
-        let messages = futures::stream::iter([0, 1])
-            .map(|n| {
-                if n == 0 {
-                    Ok(FlightData::new())
-                } else {
-                    panic!("operator")
-                }
-            })
-            .boxed();
-        let got: Vec<_> = paced(messages, LONG).collect().await;
-        assert!(matches!(got.last(), Some(Err(error)) if error.kind == Kind::Internal));
+    async fn a_client_that_stops_reading_loses_the_result() {
+        let made = Arc::new(AtomicUsize::new(0));
+        let mut stalled = paced(endless(&made), Duration::from_millis(20));
+        assert!(matches!(stalled.next().await, Some(Ok(_))));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        assert_eq!(Arc::strong_count(&made), 1, "what nobody reads is let go");
+        let late = stalled.next().await;
+        assert!(matches!(late, Some(Err(error)) if error.kind == Kind::DeadlineExceeded));
     }
 
     #[tokio::test]
-    async fn a_client_that_stops_reading_loses_the_result() {
-        let made = Arc::new(AtomicUsize::new(0));
-        let stalled = paced(endless(&made), Duration::from_millis(20));
-        tokio::time::sleep(Duration::from_millis(100)).await;
-        let got: Vec<_> = stalled.collect().await;
-        assert_eq!(got.len(), 1, "what nobody reads is let go");
-        assert!(matches!(got.last(), Some(Err(error)) if error.kind == Kind::DeadlineExceeded));
+    async fn a_client_that_waits_for_a_message_does_not() {
+        let slow = futures::stream::unfold(0, |number| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            (number < 2).then(|| (Ok(FlightData::new()), number + 1))
+        });
+        let got: Vec<_> = paced(slow.boxed(), Duration::from_millis(20))
+            .collect()
+            .await;
+        assert!(got.len() == 2 && got.iter().all(Result::is_ok), "{got:?}");
     }
 
     #[tokio::test]
@@ -200,9 +185,8 @@ mod tests {
         let mut messages = paced(endless(&made), LONG);
         messages.next().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
-        assert!(made.load(Ordering::Relaxed) <= MESSAGES_AHEAD + 3);
+        assert_eq!(made.load(Ordering::Relaxed), 1);
         drop(messages);
-        tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(Arc::strong_count(&made), 1, "the work is gone");
     }
 }

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::bounded::Bounded;
-use super::outgoing::AbortOnDrop;
 use super::ticket::{Executed, statement_ticket};
 use super::{Service, column_metadata, encode, statement_query};
 use crate::signing::{Purpose, Signer};
+use crate::task::AbortOnDrop;
 
 /// A poll answers after this time even when nothing is ready.
 const ANSWER_AFTER: Duration = Duration::from_secs(1);

@@ -12,6 +12,7 @@ use featureflight_catalog::{Error, Result};
 use featureflight_engine::Caller;
 use featureflight_engine::query::{PinnedQuery, ResultStream, RunStats};
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::encode::{self, Messages};
@@ -114,7 +115,7 @@ pub(super) fn do_get(
     let (counted, of) = (Arc::clone(&started), Arc::clone(&query));
     let messages = encode::messages(SchemaRef::clone(&schema), batches)?
         .map_ok(move |message| match counted.get() {
-            Some(stats) => message.with_app_metadata(so_far(&of, stats).to_string()),
+            Some(stats) => message.with_app_metadata(SoFar::of(&of, stats).json()),
             None => message,
         })
         .boxed();
@@ -124,8 +125,10 @@ pub(super) fn do_get(
     Ok(Rows {
         messages: outgoing::until(kept, deadline),
         said_at_end: Box::new(move || {
-            let stats = started.get().map(|stats| so_far(&query, stats));
-            stats.map(|stats| trailers(&stats)).unwrap_or_default()
+            let said = started
+                .get()
+                .map(|stats| SoFar::of(&query, stats).trailers());
+            said.unwrap_or_default()
         }),
     })
 }
@@ -146,39 +149,46 @@ pub(super) fn about(query: &PinnedQuery) -> Value {
 }
 
 /// What each message of a result says: how much there was up to it. The last one says it all.
-fn so_far(query: &PinnedQuery, stats: &RunStats) -> Value {
-    json!({
-        "query_id": query.id,
-        "rows": stats.rows(),
-        "bytes": stats.bytes(),
-        "files": query.files,
-        "queued_ms": stats.queued_ms,
-        "planned_ms": query.planned_ms,
-        "executed_ms": stats.executed_ms(),
-    })
+#[derive(Debug, Serialize)]
+struct SoFar<'a> {
+    query_id: &'a str,
+    rows: u64,
+    bytes: u64,
+    files: u64,
+    queued_ms: u64,
+    planned_ms: u64,
+    executed_ms: u64,
 }
 
-fn trailers(stats: &Value) -> Vec<(&'static str, String)> {
-    [
-        ("query_id", "featureflight-query-id"),
-        ("rows", "featureflight-rows"),
-        ("bytes", "featureflight-bytes"),
-        ("files", "featureflight-files"),
-        ("queued_ms", "featureflight-queued-ms"),
-        ("planned_ms", "featureflight-planned-ms"),
-        ("executed_ms", "featureflight-executed-ms"),
-    ]
-    .into_iter()
-    .map(|(key, header)| {
-        let value = &stats[key];
-        (
-            header,
-            value
-                .as_str()
-                .map_or_else(|| value.to_string(), str::to_owned),
-        )
-    })
-    .collect()
+impl<'a> SoFar<'a> {
+    fn of(query: &'a PinnedQuery, stats: &RunStats) -> Self {
+        Self {
+            query_id: &query.id,
+            rows: stats.rows(),
+            bytes: stats.bytes(),
+            files: query.files,
+            queued_ms: stats.queued_ms,
+            planned_ms: query.planned_ms,
+            executed_ms: stats.executed_ms(),
+        }
+    }
+
+    fn json(&self) -> Vec<u8> {
+        // It has no map and no number without a form in JSON.
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    fn trailers(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("featureflight-query-id", self.query_id.to_owned()),
+            ("featureflight-rows", self.rows.to_string()),
+            ("featureflight-bytes", self.bytes.to_string()),
+            ("featureflight-files", self.files.to_string()),
+            ("featureflight-queued-ms", self.queued_ms.to_string()),
+            ("featureflight-planned-ms", self.planned_ms.to_string()),
+            ("featureflight-executed-ms", self.executed_ms.to_string()),
+        ]
+    }
 }
 
 /// # Errors
