@@ -227,6 +227,7 @@ impl Engine {
         let settings = caller.view().settings;
         let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.to_owned());
         let parameters = parameters.unwrap_or_default();
+        let input_bytes = sql.len() + parameters.iter().map(ScalarValue::size).sum::<usize>();
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
         let work = async {
@@ -246,7 +247,8 @@ impl Engine {
             Ok(pinned) => pinned,
             Err(error) => return Err(token.fail(error)),
         };
-        let query = Self::pinned(&caller, pinned, token, settings, began.elapsed());
+        let mut query = Self::pinned(&caller, pinned, token, settings, began.elapsed());
+        query.input_bytes = input_bytes;
         Ok(Arc::new(query))
     }
 
@@ -267,6 +269,7 @@ impl Engine {
             slices: pinned.slices,
             whole_because: pinned.whole_because,
             written: pinned.written,
+            input_bytes: 0,
             settings,
             source: pinned.source,
             entry: token.planned(pinned.files),

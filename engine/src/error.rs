@@ -46,11 +46,21 @@ fn from_datafusion(error: DataFusionError) -> Error {
             Some(first) => from_datafusion(first),
             None => internal(io::Error::other("an empty collection of errors")),
         },
+        DataFusionError::Internal(message) if is_about_types(&message) => {
+            from_planning(DataFusionError::Plan(message))
+        }
         error @ (DataFusionError::ExecutionJoin(_)
         | DataFusionError::Internal(_)
         | DataFusionError::Substrait(_)
         | DataFusionError::Ffi(_)) => internal(error),
     }
+}
+
+/// `DataFusion` calls a `BETWEEN` of types that cannot be compared, and a `RANGE` over ones without a
+/// distance, its own fault.
+fn is_about_types(message: &str) -> bool {
+    message.starts_with("Failed to coerce types")
+        || message.starts_with("Cannot run range queries on datatype")
 }
 
 /// A shared error cannot be taken apart; what its root says is enough to know its kind.
@@ -281,6 +291,9 @@ mod tests {
         use DataFusionError as E;
         assert_eq!(kind(E::Plan("x".into())), Kind::InvalidArgument);
         assert_eq!(kind(E::NotImplemented("x".into())), Kind::InvalidArgument);
+        let types = "Failed to coerce types Boolean and Int64 in BETWEEN expression";
+        assert_eq!(kind(E::Internal(types.into())), Kind::InvalidArgument);
+        assert_eq!(kind(E::Internal("x".into())), Kind::Internal);
         let divided = E::ArrowError(Box::new(ArrowError::DivideByZero), None);
         assert_eq!(kind(divided), Kind::InvalidArgument);
         assert_eq!(

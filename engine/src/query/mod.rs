@@ -49,6 +49,8 @@ pub struct PinnedQuery {
     pub whole_because: Option<&'static str>,
     /// What it wrote when it was pinned.
     pub written: Option<Written>,
+    /// Of its text and parameters.
+    pub(crate) input_bytes: usize,
     pub(crate) settings: Settings,
     pub(crate) source: Source,
     pub(crate) entry: Arc<life::Entry>,
@@ -75,7 +77,21 @@ pub(crate) struct PinnedPlan {
     pub(crate) first: Mutex<Option<Arc<dyn ExecutionPlan>>>,
 }
 
+/// What a plan holds for each byte of its statement, most of all for lists of literals, for each
+/// file of its listings, and anyway: roundly, from measurements.
+const BYTES_PER_INPUT_BYTE: usize = 16;
+const BYTES_PER_FILE: usize = 320;
+const BYTES_ANYWAY: usize = 64 << 10;
+
 impl PinnedQuery {
+    /// About how much memory it holds until it is forgotten, in bytes.
+    pub fn held_bytes(&self) -> usize {
+        let files = usize::try_from(self.files).unwrap_or(usize::MAX);
+        BYTES_ANYWAY
+            .saturating_add(self.input_bytes.saturating_mul(BYTES_PER_INPUT_BYTE))
+            .saturating_add(files.saturating_mul(BYTES_PER_FILE))
+    }
+
     /// Stops its planning and its runs, and lets no further one begin. False when nothing was left
     /// to stop: the rows of all of it are out.
     pub fn cancel(&self) -> bool {

@@ -47,6 +47,8 @@ pub struct ServerConfig {
     pub ticket_ttl: Span,
     /// How many executed statements wait to be fetched; the oldest go first.
     pub max_tickets: usize,
+    /// What those statements may hold together, about; large ones leave room for fewer.
+    pub ticket_memory: Bytes,
     pub max_connections: usize,
     /// Concurrent calls per connection.
     pub max_streams: u32,
@@ -76,6 +78,7 @@ impl Default for ServerConfig {
             signing_key: None,
             ticket_ttl: Span::from_secs(15 * 60),
             max_tickets: 1_000,
+            ticket_memory: Bytes(256 << 20),
             max_connections: 512,
             max_streams: 64,
             max_sessions: 10_000,

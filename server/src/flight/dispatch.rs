@@ -102,7 +102,11 @@ pub(super) async fn do_get(
             db_schemas::batch(service, &caller.session, &command)?
         }
         Command::CommandGetTables(command) => {
-            tables::batch(service, &caller.session, &command).await?
+            let messages = tables::messages(service, &caller.session, command).await?;
+            return Ok(Rows {
+                messages,
+                said_at_end: Box::new(Vec::new),
+            });
         }
         Command::CommandGetTableTypes(_) => table_types::batch()?,
         Command::CommandGetPrimaryKeys(command) => {

@@ -97,7 +97,11 @@ impl FlightServer {
             sessions,
             calls,
             signer: Signer::new(config.signing_key.as_ref()),
-            statements: ticket::Statements::new(config.max_tickets, config.ticket_ttl.0),
+            statements: ticket::Statements::new(
+                config.max_tickets,
+                usize::try_from(config.ticket_memory.0).unwrap_or(usize::MAX),
+                config.ticket_ttl.0,
+            ),
             bindings: handle::Bindings::new(MAX_BINDING_BYTES, BINDING_TTL),
             sql_info,
             type_info: xdbc_type_info::table()?,

@@ -9,7 +9,11 @@ use featureflight_catalog::{Error, Result};
 use featureflight_engine::metadata::{CATALOG, TableInfo};
 use featureflight_engine::session::Session;
 
-use super::{Service, catalogs, column_metadata, encode, pattern};
+use super::encode::{self, Messages};
+use super::{Service, catalogs, column_metadata, pattern};
+
+/// Rows of one batch.
+const TABLES_AT_ONCE: usize = 64;
 
 pub(super) fn schema(command: &CommandGetTables) -> SchemaRef {
     let mut fields = vec![
@@ -24,11 +28,13 @@ pub(super) fn schema(command: &CommandGetTables) -> SchemaRef {
     Arc::new(Schema::new(fields))
 }
 
-pub(super) async fn batch(
+/// The relations by schema, name and type. Their schemas are written as they are sent: those of
+/// some thousand wide groups are gigabytes.
+pub(super) async fn messages(
     service: &Service,
     session: &Session,
-    command: &CommandGetTables,
-) -> Result<RecordBatch> {
+    command: CommandGetTables,
+) -> Result<Messages> {
     let mut tables = Vec::new();
     if catalogs::selected(command.catalog.as_deref()) {
         let schemas = command.db_schema_filter_pattern.as_deref();
@@ -43,6 +49,17 @@ pub(super) async fn batch(
         tables.retain(|table| types.is_empty() || types.iter().any(|kind| kind == table.kind));
         tables.sort_by(|a, b| (&a.schema, &a.name, a.kind).cmp(&(&b.schema, &b.name, b.kind)));
     }
+    let announced = schema(&command);
+    let of = SchemaRef::clone(&announced);
+    let mut left = tables.into_iter();
+    let batches = std::iter::from_fn(move || {
+        let some: Vec<_> = left.by_ref().take(TABLES_AT_ONCE).collect();
+        (!some.is_empty()).then(|| batch(&some, &of, command.include_schema))
+    });
+    encode::messages(announced, futures::stream::iter(batches))
+}
+
+fn batch(tables: &[TableInfo], schema: &SchemaRef, include_schema: bool) -> Result<RecordBatch> {
     let text = |value: fn(&TableInfo) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(tables.iter().map(value)))
     };
@@ -52,14 +69,14 @@ pub(super) async fn batch(
         text(|t| &t.name),
         text(|t| t.kind),
     ];
-    if command.include_schema {
+    if include_schema {
         let schemas = tables
             .iter()
             .map(relation_schema)
             .collect::<Result<Vec<_>>>()?;
         columns.push(Arc::new(BinaryArray::from_iter_values(schemas)));
     }
-    RecordBatch::try_new(schema(command), columns)
+    RecordBatch::try_new(SchemaRef::clone(schema), columns)
         .map_err(|error| Error::internal(format!("GetTables: {error}")))
 }
 

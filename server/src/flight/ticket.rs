@@ -30,6 +30,8 @@ type Handle = [u8; HANDLE_BYTES];
 #[derive(Debug)]
 pub(super) struct Statements {
     ttl: Duration,
+    /// What a statement counts for at least, in bytes.
+    least: usize,
     pinned: Mutex<Bounded<Handle, Arc<Executed>>>,
 }
 
@@ -78,10 +80,13 @@ pub(super) struct Issued {
 }
 
 impl Statements {
-    pub(super) fn new(capacity: usize, ttl: Duration) -> Self {
+    /// Keeps `most` statements for `ttl`, fewer where they hold more than `memory` bytes together.
+    pub(super) fn new(most: usize, memory: usize, ttl: Duration) -> Self {
+        let least = (memory / most.max(1)).max(1);
         Self {
             ttl,
-            pinned: Mutex::new(Bounded::new(capacity, ttl)),
+            least,
+            pinned: Mutex::new(Bounded::new(least.saturating_mul(most), ttl)),
         }
     }
 
@@ -90,7 +95,8 @@ impl Statements {
         let mut handle = [0; HANDLE_BYTES];
         rand::rng().fill_bytes(&mut handle);
         let slices = executed.query.slices;
-        self.pinned.lock().insert(handle, executed, 1);
+        let weight = executed.query.held_bytes().max(self.least);
+        self.pinned.lock().insert(handle, executed, weight);
         match slices {
             0 | 1 => vec![self.issue_one(signer, handle, None)],
             slices => (0..slices)

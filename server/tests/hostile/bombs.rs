@@ -87,6 +87,8 @@ fn shapes() -> Vec<(String, String, Outcome)> {
             " FOR SYSTEM_TIME AS OF '2026-01-01'",
         ),
         ("pipe", "SELECT * FROM orders", " |> WHERE true"),
+        ("between", "SELECT true", " BETWEEN false AND true"),
+        ("between of other types", "SELECT 1", " BETWEEN 0 AND 2"),
     ] {
         for times in [480, 2_000, 20_000] {
             let outcome = if times == 20_000 { Refused } else { Either };

@@ -91,6 +91,26 @@ async fn queries_that_want_too_much_end_and_lookups_go_on() {
     assert!(child.spill_files() <= 1, "only the lock is left");
 }
 
+#[tokio::test]
+async fn large_statements_leave_room_for_fewer_tickets() {
+    let mut child = Child::start(&[("SERVER__TICKET_MEMORY", "16MiB")]);
+    let mut client = child.connect().await;
+    let small = client.0.execute("SELECT 1".to_owned(), None).await.unwrap();
+    let numbers: Vec<_> = (0..20_000).map(|n| n.to_string()).collect();
+    let large = format!(
+        "SELECT count(*) FROM range(9) WHERE value IN ({})",
+        numbers.join(", ")
+    );
+    let mut newest = small.clone();
+    for _ in 0..12 {
+        newest = client.0.execute(large.clone(), None).await.unwrap();
+    }
+    assert_eq!(client.fetch(&newest).await.unwrap().len(), 1);
+    let status = client.fetch(&small).await.unwrap_err();
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    child.assert_well("large statements").await;
+}
+
 /// What a client of the load asks, and how many rows that has.
 const QUESTIONS: [(&str, usize); 6] = [
     (

@@ -24,7 +24,7 @@ fn the_bytes_of_a_ticket_are_fixed() {
 #[test]
 fn what_is_not_ours_is_invalid_and_what_is_gone_is_aborted() {
     let signer = Signer::new(Some(&Secret::new(KEY)));
-    let statements = Statements::new(10, Duration::from_secs(60));
+    let statements = Statements::new(10, 1 << 20, Duration::from_secs(60));
     let redeem = |bytes: Vec<u8>| {
         let ticket = TicketStatementQuery {
             statement_handle: bytes.into(),
@@ -66,7 +66,7 @@ fn what_is_not_ours_is_invalid_and_what_is_gone_is_aborted() {
 #[test]
 fn an_expiry_beyond_time_is_no_panic() {
     let signer = Signer::new(Some(&Secret::new(KEY)));
-    let statements = Statements::new(10, Duration::from_secs(60));
+    let statements = Statements::new(10, 1 << 20, Duration::from_secs(60));
     let mut payload = handle().to_vec();
     payload.extend_from_slice(&u64::MAX.to_be_bytes());
     let statement_handle = signer.seal(Purpose::Ticket, &payload).into();
