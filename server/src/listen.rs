@@ -1,8 +1,9 @@
 //! The accept loop. Every connection has a number of its own, since a client without bearer or
 //! cookie is known by its connection; the session named by it ends when the connection closes.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures::Stream;
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -28,8 +30,9 @@ const PREFACE_BYTES: usize = 24;
 /// What the accept loop allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at a time.
+    /// Connections at a time, of all clients and of those at one address.
     pub(crate) connections: usize,
+    pub(crate) of_one_address: usize,
     /// How long a client may take to open HTTP/2 on its connection.
     pub(crate) opening: Duration,
 }
@@ -63,6 +66,44 @@ struct ConnectionEnd {
     info: ConnectionInfo,
     sessions: Arc<Sessions>,
     _permit: OwnedSemaphorePermit,
+    _place: Place,
+}
+
+/// How many connections there are from each address.
+type Addresses = Arc<Mutex<HashMap<IpAddr, usize>>>;
+
+/// One connection's place among those of its address.
+struct Place {
+    addresses: Addresses,
+    address: IpAddr,
+}
+
+impl Place {
+    /// None when `most` others have one already.
+    fn take(addresses: &Addresses, address: IpAddr, most: usize) -> Option<Self> {
+        let mut counts = addresses.lock();
+        let count = counts.entry(address).or_default();
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Self {
+            addresses: Arc::clone(addresses),
+            address,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
+        }
+    }
 }
 
 impl Drop for ConnectionEnd {
@@ -81,6 +122,7 @@ pub(crate) fn incoming(
 ) -> impl Stream<Item = io::Result<Connection>> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
     let permits = Arc::new(Semaphore::new(limits.connections));
+    let addresses = Addresses::default();
     async_stream::stream! {
         loop {
             let (stream, peer) = match listener.accept().await {
@@ -95,6 +137,11 @@ pub(crate) fn incoming(
                 tracing::warn!(%peer, max = limits.connections, "too many connections; closed the newest");
                 continue;
             };
+            let most = limits.of_one_address;
+            let Some(place) = Place::take(&addresses, peer.ip(), most) else {
+                tracing::warn!(%peer, most, "too many connections from one address; closed the newest");
+                continue;
+            };
             if let Err(error) = stream.set_nodelay(true) {
                 tracing::debug!(%peer, %error, "the connection is already gone");
                 continue;
@@ -107,7 +154,12 @@ pub(crate) fn incoming(
                     due: Box::pin(tokio::time::sleep(limits.opening)),
                 }),
                 cut: Box::pin(cut.clone().cancelled_owned()),
-                end: ConnectionEnd { info, sessions: Arc::clone(&sessions), _permit: permit },
+                end: ConnectionEnd {
+                    info,
+                    sessions: Arc::clone(&sessions),
+                    _permit: permit,
+                    _place: place,
+                },
             });
         }
     }

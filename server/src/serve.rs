@@ -186,6 +186,7 @@ fn serve_on(
         Arc::clone(&sessions),
         listen::Limits {
             connections: config.max_connections,
+            of_one_address: config.max_connections_per_address,
             opening: config.handshake_timeout.0,
         },
         cut.clone(),

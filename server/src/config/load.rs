@@ -167,6 +167,10 @@ impl Config {
         for (name, value) in [
             ("server.max_tickets", self.server.max_tickets),
             ("server.max_connections", self.server.max_connections),
+            (
+                "server.max_connections_per_address",
+                self.server.max_connections_per_address,
+            ),
             ("server.max_streams", self.server.max_streams as usize),
             ("server.max_message", self.server.max_message.0 as usize),
             ("server.max_sessions", self.server.max_sessions),

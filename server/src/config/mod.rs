@@ -50,6 +50,8 @@ pub struct ServerConfig {
     /// What those statements may hold together, about; large ones leave room for fewer.
     pub ticket_memory: Bytes,
     pub max_connections: usize,
+    /// Of clients at one address: a proxy's clients are all at one.
+    pub max_connections_per_address: usize,
     /// Concurrent calls per connection.
     pub max_streams: u32,
     /// Sessions named by a bearer or a cookie.
@@ -80,6 +82,7 @@ impl Default for ServerConfig {
             max_tickets: 1_000,
             ticket_memory: Bytes(256 << 20),
             max_connections: 512,
+            max_connections_per_address: 384,
             max_streams: 64,
             max_sessions: 10_000,
             handshake_timeout: Span::from_secs(10),

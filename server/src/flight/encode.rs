@@ -1,4 +1,4 @@
-//! From batches to Flight messages: announced schema first, no compression, about 2 MiB each, made
+//! From batches to Flight messages: announced schema first, no compression, about 1 MiB each, made
 //! one at a time.
 
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -22,7 +22,7 @@ use super::status;
 
 /// What a message carries, give or take a half: gRPC clients accept 4 MiB if they are not told
 /// otherwise.
-const MESSAGE_BYTES: usize = 2 << 20;
+const MESSAGE_BYTES: usize = 1 << 20;
 
 /// A stream of messages on its way out.
 pub(super) type Messages = BoxStream<'static, Result<FlightData>>;
