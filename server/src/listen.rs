@@ -38,11 +38,13 @@ pub(crate) struct Limits {
 }
 
 /// What handlers know of the connection a call came by.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ConnectionInfo {
     /// Never used twice in a process.
     pub(crate) id: u64,
     pub(crate) peer: SocketAddr,
+    /// Breaks the connection off.
+    pub(crate) cut: CancellationToken,
 }
 
 /// An accepted connection.
@@ -50,7 +52,7 @@ pub(crate) struct Connection {
     stream: TcpStream,
     /// Until the client has spoken.
     opening: Option<Opening>,
-    /// Breaks the connection off when the server's grace period is over.
+    /// Breaks the connection off: when the server's grace period is over, or for cause.
     cut: Pin<Box<WaitForCancellationFutureOwned>>,
     end: ConnectionEnd,
 }
@@ -146,14 +148,16 @@ pub(crate) fn incoming(
                 tracing::debug!(%peer, %error, "the connection is already gone");
                 continue;
             }
-            let info = ConnectionInfo { id: NEXT_ID.fetch_add(1, Ordering::Relaxed), peer };
+            let cut = cut.child_token();
+            let id = NEXT_ID.fetch_add(1, Ordering::Relaxed);
+            let info = ConnectionInfo { id, peer, cut: cut.clone() };
             yield Ok(Connection {
                 stream,
                 opening: Some(Opening {
                     missing: PREFACE_BYTES,
                     due: Box::pin(tokio::time::sleep(limits.opening)),
                 }),
-                cut: Box::pin(cut.clone().cancelled_owned()),
+                cut: Box::pin(cut.cancelled_owned()),
                 end: ConnectionEnd {
                     info,
                     sessions: Arc::clone(&sessions),
@@ -169,7 +173,7 @@ impl Connected for Connection {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> ConnectionInfo {
-        self.end.info
+        self.end.info.clone()
     }
 }
 

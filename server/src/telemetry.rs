@@ -22,6 +22,8 @@ pub(crate) fn start(config: &LogConfig) -> Result<()> {
     })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // They would be printed, which panics when nobody reads standard error any more.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     // A second start in one process (the demo inside a test) keeps the first subscriber.
     let _ = match config.format {

@@ -78,7 +78,7 @@ impl Call {
             .and_then(|connection| {
                 self.span
                     .record("peer", tracing::field::display(connection.peer));
-                self.find_caller(service, metadata, *connection)
+                self.find_caller(service, metadata, connection.id)
             });
         found.map_err(|error| self.refuse(error.into()))
     }
@@ -87,7 +87,7 @@ impl Call {
         &mut self,
         service: &Service,
         metadata: &MetadataMap,
-        connection: ConnectionInfo,
+        connection: u64,
     ) -> Result<Caller> {
         let said = self.headers(metadata)?;
         let session = self.find_session(service, metadata, connection)?;
@@ -120,7 +120,7 @@ impl Call {
         &mut self,
         service: &Service,
         metadata: &MetadataMap,
-        connection: ConnectionInfo,
+        connection: u64,
     ) -> Result<Arc<Session>> {
         if let Credentials::Bearer(token) = credentials(metadata)? {
             return service.sessions.by_token(&token);
@@ -128,7 +128,7 @@ impl Call {
         if let Some(token) = session_cookie(metadata) {
             return service.sessions.by_token(&token);
         }
-        let found = service.sessions.by_connection(connection.id);
+        let found = service.sessions.by_connection(connection);
         self.cookie = found.cookie;
         Ok(found.session)
     }

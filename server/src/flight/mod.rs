@@ -72,6 +72,7 @@ pub(crate) struct Service {
     type_info: XdbcTypeInfoData,
     polls: poll::Polls,
     stall_timeout: Duration,
+    given_up: Arc<outgoing::GivenUp>,
     keep_alive: Duration,
     advertised_address: Option<String>,
 }
@@ -107,6 +108,7 @@ impl FlightServer {
             type_info: xdbc_type_info::table()?,
             polls: poll::Polls::new(config.max_tickets),
             stall_timeout: config.stall_timeout.0,
+            given_up: Arc::default(),
             keep_alive: config.keep_alive.0,
             advertised_address: config.advertised_address.clone(),
         })))

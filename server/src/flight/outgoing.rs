@@ -2,6 +2,7 @@
 //! been handed over. A client that takes nothing for too long loses the result, and one that goes
 //! away ends it at once.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, ready};
 use std::time::Duration;
@@ -10,34 +11,83 @@ use featureflight_catalog::{Error, Kind};
 use futures::{FutureExt, StreamExt};
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::encode::Messages;
 use crate::task::AbortOnDrop;
 
-/// A result under the eyes of [`give_up_unread`].
+/// Streams that were given up keep their last message in the buffers of their connection, and
+/// HTTP/2 has no way to take it back: with more of them than this, the connection of the one given
+/// up first is broken off.
+const MOST_GIVEN_UP: usize = 64;
+
+/// The connections of streams that were given up and are still open, by when that was.
+#[derive(Debug, Default)]
+pub(super) struct GivenUp(Mutex<(u64, BTreeMap<u64, CancellationToken>)>);
+
+impl GivenUp {
+    fn add(self: &Arc<Self>, connection: CancellationToken) -> Entry {
+        let (number, first) = {
+            let (next, entries) = &mut *self.0.lock();
+            *next += 1;
+            entries.insert(*next, connection);
+            let full = entries.len() > MOST_GIVEN_UP;
+            (*next, full.then(|| entries.pop_first()).flatten())
+        };
+        if let Some((_, connection)) = first {
+            tracing::info!("a connection was cut: its client reads nothing");
+            connection.cancel();
+        }
+        Entry(Arc::clone(self), number)
+    }
+}
+
+/// One stream in [`GivenUp`], until it is closed.
+struct Entry(Arc<GivenUp>, u64);
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.0.0.lock().1.remove(&self.1);
+    }
+}
+
+/// When and where a stream is given up.
+#[derive(Debug, Clone)]
+pub(super) struct Patience {
+    pub(super) stall_timeout: Duration,
+    pub(super) given_up: Arc<GivenUp>,
+    pub(super) connection: CancellationToken,
+}
+
+/// A stream under the eyes of [`give_up_unread`].
 struct Reading {
-    /// None once it was given up.
-    messages: Option<Messages>,
+    state: State,
     /// When the last message was taken, unless more was asked for since.
     unread_since: Option<Instant>,
 }
 
-/// `messages`, which are let go when nobody has asked for the next one for `stall_timeout`. Who
-/// asks later gets an error.
-pub(super) fn paced(messages: Messages, stall_timeout: Duration) -> Messages {
+enum State {
+    Open(Messages),
+    GivenUp { _entry: Entry },
+}
+
+/// `messages`, which are let go when nobody has asked for the next one for too long. Who asks later
+/// gets an error.
+pub(super) fn paced(messages: Messages, patience: Patience) -> Messages {
+    let stall_timeout = patience.stall_timeout;
     let reading = Arc::new(Mutex::new(Reading {
-        messages: Some(messages),
+        state: State::Open(messages),
         unread_since: None,
     }));
-    let watch = give_up_unread(Arc::downgrade(&reading), stall_timeout);
+    let watch = give_up_unread(Arc::downgrade(&reading), patience);
     // Owned by the stream, so that dropping the stream ends the task.
     let task = AbortOnDrop(tokio::spawn(watch.in_current_span()));
     futures::stream::poll_fn(move |cx| {
         let _ = &task;
         let mut reading = reading.lock();
         reading.unread_since = None;
-        let Some(messages) = &mut reading.messages else {
+        let State::Open(messages) = &mut reading.state else {
             return Poll::Ready(Some(Err(given_up(stall_timeout))));
         };
         let message = ready!(messages.poll_next_unpin(cx));
@@ -47,9 +97,14 @@ pub(super) fn paced(messages: Messages, stall_timeout: Duration) -> Messages {
     .boxed()
 }
 
-/// Ends when the result does, or has been let go. An HTTP/2 stream may stay open, unread, for as
+/// Ends when the stream does, or has been given up. An HTTP/2 stream may stay open, unread, for as
 /// long as its client likes; what is behind it must not.
-async fn give_up_unread(reading: Weak<Mutex<Reading>>, stall_timeout: Duration) {
+async fn give_up_unread(reading: Weak<Mutex<Reading>>, patience: Patience) {
+    let Patience {
+        stall_timeout,
+        given_up,
+        connection,
+    } = patience;
     loop {
         tokio::time::sleep(stall_timeout / 4).await;
         let Some(reading) = reading.upgrade() else {
@@ -61,7 +116,9 @@ async fn give_up_unread(reading: Weak<Mutex<Reading>>, stall_timeout: Duration) 
             .is_some_and(|since| since.elapsed() >= stall_timeout)
         {
             tracing::info!(?stall_timeout, "the client stopped reading its result");
-            reading.messages = None;
+            reading.state = State::GivenUp {
+                _entry: given_up.add(connection),
+            };
             return;
         }
     }
@@ -110,6 +167,16 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    const SHORT: Duration = Duration::from_millis(20);
+
+    fn patience(stall_timeout: Duration) -> Patience {
+        Patience {
+            stall_timeout,
+            given_up: Arc::default(),
+            connection: CancellationToken::new(),
+        }
+    }
+
     fn endless(made: &Arc<AtomicUsize>) -> Messages {
         let made = Arc::clone(made);
         futures::stream::repeat_with(move || {
@@ -139,7 +206,7 @@ mod tests {
     async fn the_end_is_the_end() {
         let messages = futures::stream::iter(vec![Ok(FlightData::new()); 5]).boxed();
         assert_eq!(
-            paced(messages, LONG)
+            paced(messages, patience(LONG))
                 .filter_map(async |m| m.ok())
                 .count()
                 .await,
@@ -151,7 +218,7 @@ mod tests {
     async fn an_error_comes_through_and_ends_it() {
         let failure = Err(Error::data_loss("damaged"));
         let messages = futures::stream::iter([Ok(FlightData::new()), failure]).boxed();
-        let got: Vec<_> = paced(messages, LONG).collect().await;
+        let got: Vec<_> = paced(messages, patience(LONG)).collect().await;
         assert_eq!(got.len(), 2);
         assert!(matches!(&got[1], Err(error) if error.kind == Kind::DataLoss));
     }
@@ -159,7 +226,7 @@ mod tests {
     #[tokio::test]
     async fn a_client_that_stops_reading_loses_the_result() {
         let made = Arc::new(AtomicUsize::new(0));
-        let mut stalled = paced(endless(&made), Duration::from_millis(20));
+        let mut stalled = paced(endless(&made), patience(SHORT));
         assert!(matches!(stalled.next().await, Some(Ok(_))));
         tokio::time::sleep(Duration::from_millis(100)).await;
         assert_eq!(Arc::strong_count(&made), 1, "what nobody reads is let go");
@@ -173,20 +240,34 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(100)).await;
             (number < 2).then(|| (Ok(FlightData::new()), number + 1))
         });
-        let got: Vec<_> = paced(slow.boxed(), Duration::from_millis(20))
-            .collect()
-            .await;
+        let got: Vec<_> = paced(slow.boxed(), patience(SHORT)).collect().await;
         assert!(got.len() == 2 && got.iter().all(Result::is_ok), "{got:?}");
     }
 
     #[tokio::test]
     async fn the_client_sets_the_pace_and_leaving_ends_the_work() {
         let made = Arc::new(AtomicUsize::new(0));
-        let mut messages = paced(endless(&made), LONG);
+        let mut messages = paced(endless(&made), patience(LONG));
         messages.next().await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert_eq!(made.load(Ordering::Relaxed), 1);
         drop(messages);
         assert_eq!(Arc::strong_count(&made), 1, "the work is gone");
+    }
+
+    #[tokio::test]
+    async fn too_many_that_were_given_up_cost_the_oldest_its_connection() {
+        let given_up = Arc::new(GivenUp::default());
+        let stalled: Vec<_> = (0..=MOST_GIVEN_UP)
+            .map(|_| {
+                let connection = CancellationToken::new();
+                let entry = given_up.add(connection.clone());
+                (connection, entry)
+            })
+            .collect();
+        let cut: Vec<_> = stalled.iter().map(|(c, _)| c.is_cancelled()).collect();
+        assert!(cut[0] && !cut[1..].contains(&true), "{cut:?}");
+        drop(stalled);
+        assert!(given_up.0.lock().1.is_empty());
     }
 }

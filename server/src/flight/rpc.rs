@@ -1,5 +1,7 @@
 //! The gRPC service: each RPC frames its handler and nothing more.
 
+use std::sync::Arc;
+
 use arrow_flight::flight_service_server::FlightService;
 use arrow_flight::{
     Action, ActionType, Criteria, Empty, FlightData, FlightDescriptor, FlightInfo,
@@ -12,7 +14,8 @@ use tonic::{Request, Response, Status, Streaming};
 use super::call::Call;
 use super::statement_update::Put;
 use super::status::{self, Fault};
-use super::{FlightServer, Service, actions, dispatch, handshake};
+use super::{FlightServer, Service, actions, dispatch, handshake, outgoing};
+use crate::listen::ConnectionInfo;
 
 type Answer<T> = Result<Response<T>, Status>;
 type Items<T> = BoxStream<'static, Result<T, Status>>;
@@ -60,10 +63,19 @@ impl FlightService for FlightServer {
     async fn do_get(&self, request: Request<Ticket>) -> Answer<Self::DoGetStream> {
         let mut call = Call::new(&self.0, "DoGet");
         let caller = call.caller(&self.0, request.metadata(), request.extensions())?;
+        let connection = request.extensions().get::<ConnectionInfo>().cloned();
         let answer = call
             .answer(dispatch::do_get(&self.0, &caller, request.into_inner()))
             .await?;
-        Ok(answer.map(|rows| call.stream(rows.messages, rows.said_at_end)))
+        let patience = outgoing::Patience {
+            stall_timeout: self.0.stall_timeout,
+            given_up: Arc::clone(&self.0.given_up),
+            connection: connection.map(|info| info.cut).unwrap_or_default(),
+        };
+        Ok(answer.map(|rows| {
+            let messages = outgoing::paced(rows.messages, patience);
+            call.stream(messages, rows.said_at_end)
+        }))
     }
 
     async fn do_put(&self, request: Request<Streaming<FlightData>>) -> Answer<Self::DoPutStream> {

@@ -119,9 +119,8 @@ pub(super) fn do_get(
             None => message,
         })
         .boxed();
-    let paced = outgoing::paced(messages, service.stall_timeout);
     let empty = encode::empty_batch(&schema)?;
-    let kept = keep_alive::kept(paced, service.keep_alive, empty);
+    let kept = keep_alive::kept(messages, service.keep_alive, empty);
     Ok(Rows {
         messages: outgoing::until(kept, deadline),
         said_at_end: Box::new(move || {

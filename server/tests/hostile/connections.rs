@@ -114,7 +114,7 @@ async fn readers_that_take_nothing_hold_nothing() {
     let mut watcher = child.connect().await;
     let mut held = Vec::new();
     let mut grown = Vec::new();
-    for _round in 0..3 {
+    for _round in 0..5 {
         let before = child.resident_bytes();
         for _ in 0..20 {
             let mut client = child.connect().await;
@@ -127,12 +127,13 @@ async fn readers_that_take_nothing_hold_nothing() {
         grown.push(child.resident_bytes().saturating_sub(before) >> 20);
     }
     println!("20 silent readers more each time: +{grown:?} MiB");
-    // What is on its way out stays in buffers of HTTP/2: a message of each, and its copies.
+    // What is on its way out stays in buffers of HTTP/2, of 64 readers at most.
     assert!(
-        grown[2] < 20 * 8,
+        grown[4] < 64,
         "+{grown:?} MiB for readers that read nothing"
     );
     // What they find when they look again is an error, not an end.
+    let mut given_up = 0;
     for (_client, mut stream) in held {
         let status = loop {
             match stream.message().await {
@@ -141,8 +142,12 @@ async fn readers_that_take_nothing_hold_nothing() {
                 Err(status) => break status,
             }
         };
-        assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+        // Or the connection was cut.
+        if status.code() == Code::DeadlineExceeded {
+            given_up += 1;
+        }
     }
+    assert_eq!(given_up, 64, "the newest keep their connections");
     child.assert_well("silent readers").await;
 }
 
