@@ -290,7 +290,7 @@ async fn run(child: &Child, cut: &str, clients: usize, time: Duration) -> Tally 
             match visitor.carry_out(deed).await {
                 Ok(()) => *visitor.tally.done.entry(deed).or_default() += 1,
                 Err(status) if deed == Deed::Sort && status.code() == Code::ResourceExhausted => {
-                    visitor.tally.refused += 1
+                    visitor.tally.refused += 1;
                 }
                 Err(status) => panic!("{deed:?}: {status}"),
             }
@@ -583,7 +583,7 @@ fn column(batches: &[RecordBatch], name: &str) -> Vec<Option<i64>> {
         |batch: &RecordBatch| cast(batch.column_by_name(name).unwrap(), &DataType::Int64).unwrap();
     let wide: Vec<_> = batches.iter().map(wide).collect();
     wide.iter()
-        .flat_map(|numbers| numbers.as_primitive::<Int64Type>())
+        .flat_map(AsArray::as_primitive::<Int64Type>)
         .collect()
 }
 
