@@ -166,6 +166,8 @@ async fn a_load_leaves_nothing_behind_and_no_answer_is_wrong() {
         ("ENGINE__MEMORY_LIMIT", "256MiB"),
         ("ENGINE__MAX_QUEUED_QUERIES", "512"),
         ("OFFLINE__MAX_AGE", "2s"),
+        // All clients are at one address, and some have a second connection for a while.
+        ("SERVER__MAX_CONNECTIONS_PER_ADDRESS", "512"),
     ]);
     let cut = fill(&child).await;
     // What a load makes once and keeps: caches, threads, the allocator's heaps.
