@@ -12,6 +12,7 @@ mod hostile {
     mod bombs;
     pub(crate) mod child;
     mod connections;
+    mod load;
     mod messages;
     mod resources;
     mod statements;

@@ -50,7 +50,9 @@ class Adapter:
 
         thread = threading.Thread(target=attempt)
         thread.start()
-        time.sleep(after)
+        thread.join(after)
+        if failed:
+            raise failed[0]
         began = time.monotonic()
         cancel()
         thread.join(30)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 import urllib.request
 import uuid
 from importlib.metadata import version
@@ -41,12 +42,15 @@ class Lab(Adapter):
     def post(self, path, body=None):
         request = urllib.request.Request(
             f"http://{self.place}{path}", json.dumps(body or {}).encode(), {"Authorization": f"token {self.token}", "Content-Type": "application/json"})
-        for _ in range(100):
+        for _ in range(300):
             try:
                 text = urllib.request.urlopen(request, timeout=60).read()
                 return json.loads(text) if text else None
-            except ConnectionRefusedError:
+            except urllib.error.URLError as error:
+                if not isinstance(error.reason, ConnectionRefusedError):
+                    raise
                 time.sleep(0.1)
+        raise RuntimeError("jupyter-lab does not listen")
 
     def cell(self, code):
         """Runs a cell and returns what it printed."""

@@ -4,6 +4,7 @@ import json
 
 from checks import CHECKS
 from paths import HERE, ROOT
+from long_runs import LONG_RUNS
 from tools import DRIVERS
 
 PAGE = ROOT / "docs" / "connecting" / "drivers.md"
@@ -40,6 +41,7 @@ MEANINGS = """\
 | clock by SQL, SET, option, header | time travel, by each spelling; a malformed header is refused |
 | uploaded spine, view as spine | a point-in-time join with a spine the driver uploaded, or a temporary view |
 | keep-alive | a query of some seconds whose stream carries empty batches |
+| time series, aggregate, chart of ... | the data of a saved chart: a million versions by the hour, a maximum by record, the same of another time by SQL and by a header, a point-in-time join |
 """
 
 REPLAYED = """\
@@ -48,11 +50,15 @@ REPLAYED = """\
 ODBC (Power BI, Excel, Tableau's ODBC) cannot be had for the machines these tests run on. Its calls, in its order and with its quirks, are replayed on the protocol by
 `tests/tests/protocol/replay_odbc.rs`; that is a stand-in, written from what is known of the driver. Its connection string is `HOST=...;PORT=...;UID=...;PWD=...;UseEncryption=false`; further keys are headers. DBeaver, Tableau and Databricks were not run either: what is run is the
 JDBC driver they use.
+
+R (`adbcflightsql`) and C# (`Apache.Arrow.Flight.Sql`) were not run: their packages are on CRAN and NuGet, which these machines do not reach, and Debian has neither
+them nor .NET. R's is the Go driver that ADBC in Python and Go is.
 """
 
 
-def results(driver):
-    path = HERE / "results" / f"{driver.name}.json"
+def results(measured):
+    """What a driver or a long run left."""
+    path = HERE / "results" / f"{measured.name}.json"
     return json.loads(path.read_text()) if path.exists() else None
 
 
@@ -68,9 +74,18 @@ def section(driver, found):
     million = found["checks"]["1 M rows"]
     took = f"; a million rows took {million['seconds']} s" if million["result"] == "pass" else ""
     yield f"Measured on {found['date']} with {versions}{took}.\n"
-    reasons = [f"- {name}: {SIGNS[check['result']]} {check['why'].replace('|', '/')}\n".replace("<", "&lt;")
-               for name, check in found["checks"].items() if "why" in check]
+    reasons = [f"- {name}: {SIGNS[check['result']]} {check.get('why', '').replace('|', '/')}".rstrip().replace("<", "&lt;") + "\n"
+               for name, check in found["checks"].items() if "why" in check or name in driver.more]
     yield "".join(reasons)
+
+
+def told(figures):
+    """`figures` as a sentence; those of a figure that has several stand in brackets."""
+    return ", ".join(f"{name}: ({told(value)})" if isinstance(value, dict) else f"{name}: {value:,}" for name, value in figures.items())
+
+
+def long_run(run, found):
+    return f"## {run.title}\n\n{run.meaning}\n\nMeasured on {found['date']}: {told(found['figures'])}.\n"
 
 
 def text():
@@ -79,4 +94,5 @@ def text():
     for driver, found in measured:
         table.append(row(driver.title, [SIGNS[found["checks"][name]["result"]] for name in CHECKS]))
     sections = ["".join(f"{part}\n" for part in section(driver, found)).rstrip() + "\n" for driver, found in measured]
-    return "\n".join([INTRODUCTION, "\n".join(table) + "\n", *sections, REPLAYED, MEANINGS])
+    long_runs = [long_run(run, found) for run in LONG_RUNS if (found := results(run))]
+    return "\n".join([INTRODUCTION, "\n".join(table) + "\n", *sections, *long_runs, REPLAYED, MEANINGS])

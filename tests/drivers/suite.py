@@ -23,13 +23,13 @@ def server():
             yield running
 
 
-def passed_through(driver, running, names=CHECKS):
+def passed_through(driver, running, names=None):
     """Yields (check, outcome) and, last, ("versions", ...). A tool that died is started again."""
     log = f"{tempfile.gettempdir()}/featureflight-driver-{driver.name}.log"
     tool = Tool(driver.start(), log)
     try:
         versions = tool.ask("about")
-        for name in names:
+        for name in names or (*CHECKS, *driver.more):
             if not tool.alive():
                 tool.stop()
                 tool = Tool(driver.start(), log)

@@ -15,6 +15,7 @@ A request is `{"op": ..., ...}`; the answer `{"ok": ...}`, `{"error": "what the 
 | option | name, value | null: a session option set through the driver's own API |
 | upload | name, columns, rows | null: a temporary table of the session |
 | cancel | sql, after | seconds from the driver's cancel to the end of the call |
+| chart | table or sql, axis, grain, metrics, time_range | the rows of a saved chart: the axis and the metrics, SQL by label |
 
 A cell is null or text: integers and decimals in digits, doubles as `float()` reads them, binary in hexadecimal, dates and
 instants in ISO 8601 (an instant without offset is UTC), nested values as JSON of such cells.

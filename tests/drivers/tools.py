@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from charts import CHARTS
 from paths import CACHE, HERE
 
 
@@ -87,6 +88,19 @@ def jupyterlab():
     return [python, str(HERE / "lab_notebook.py")]
 
 
+def superset():
+    """Superset beside its dialect, which wants SQLAlchemy 1.4 as it does; the last three it needs and does not ask for, or not exactly enough."""
+    home, config = "{folder}/home", HERE / "superset" / "superset_config.py"
+    command = ("env", f"SUPERSET_HOME={home}", f"SUPERSET_CONFIG_PATH={config}", "FLASK_APP=superset", "{folder}/bin/superset")
+    folder = installed(
+        "superset", "", (sys.executable, "-m", "venv", "{folder}"),
+        ("{folder}/bin/pip", "install", "-q", "--disable-pip-version-check", "apache-superset==6.1.0", "flightsql-dbapi==0.2.2", "flask-caching<2.4", "rich", "cachetools"),
+        ("mkdir", home), (*command, "db", "upgrade"),
+        (*command, "fab", "create-admin", "--username", "admin", "--firstname", "A", "--lastname", "Dmin", "--email", "admin@localhost", "--password", "admin"),
+        (*command, "init"))
+    return [str(folder / "bin" / "python"), str(HERE / "superset" / "adapter.py"), str(folder / "home")]
+
+
 def jdbc(zone):
     return lambda: ["java", f"-Duser.timezone={zone}", "--add-opens=java.base/java.nio=ALL-UNNAMED", "-cp", f"{maven('jdbc/pom.xml')}/*", str(HERE / "jdbc" / "Adapter.java")]
 
@@ -101,6 +115,8 @@ class Driver:
     # Answers the command that starts the adapter, after installing what it needs.
     start: object
     heavy: bool = False
+    # Names of checks beyond those that all pass through.
+    more: tuple = ()
 
 
 def python(script, *arguments):
@@ -145,7 +161,7 @@ DRIVERS = [
     Driver("go-adbc", "ADBC, Go", "`flightsql.NewDriver(memory.DefaultAllocator).NewDatabase(map[string]string{adbc.OptionKeyURI: \"grpc://HOST:PORT\"})`", "", go("adbc"), heavy=True),
     Driver("go-sql", "database/sql, Go", "`sql.Open(\"flightsql\", \"flightsql://USER:PASSWORD@HOST:PORT\")`, the driver of `arrow-go`",
            "Further properties behind a `?` are headers. It sends the user and password with every call and takes no token, so a session is the connection, and a lost "
-           "connection loses what was `SET`: give clocks as headers.", go("sql"), heavy=True),
+           "connection loses what was `SET`: give clocks as headers. Version 18.8.0 may take an error in the middle of a result for its end: count the rows, or use ADBC.", go("sql"), heavy=True),
     Driver("node-lakehouse", "Node, @lakehouse-rs/flight-sql-client", "`createFlightSqlClient({ host: HOST, port: PORT, tls: false, headers: [], username: USER, password: PASSWORD })`", "",
            node("lakehouse"), heavy=True),
     Driver("node-gizmodata", "Node, @gizmodata/gizmosql-client", "`new FlightSQLClient({ host: HOST, port: PORT, plaintext: true, username: USER, password: PASSWORD })`",
@@ -153,4 +169,12 @@ DRIVERS = [
     Driver("flight-sql-client", "arrow-flight's flight_sql_client", "`flight_sql_client --host HOST --port PORT --username USER --password PASSWORD statement-query \"SELECT 1\"`",
            "A header is `flight_sql_client --header NAME=VALUE ...`; nulls print as nothing. Each call is a session of its own.", flight_sql_client, heavy=True),
     Driver("jupyterlab", "JupyterLab with JupySQL", "`%sql engine` in a cell, with `engine` made by SQLAlchemy as above", "Interrupting the kernel is the cancel.", jupyterlab, heavy=True),
+    Driver("superset", "Apache Superset", "`datafusion://USER:PASSWORD@HOST:PORT?insecure=True`, as the SQLAlchemy URI of a database of kind *Other*",
+           "The dialect is the package `flightsql-dbapi`, since Superset keeps to SQLAlchemy 1.4 and `sqlalchemy-adbc` wants 2. It wants a user and password, any while the server asks for none; a "
+           "header is `&NAME=VALUE`. Superset parses SQL before it sends it: "
+           "put `SQLGLOT_DIALECTS_EXTENSIONS = {\"base\": sqlglot.Dialects.POSTGRES}` into `superset_config.py`, and for the grains of time `TIME_GRAIN_ADDON_EXPRESSIONS = "
+           "{\"base\": {\"P1D\": \"date_trunc('day', {col})\", ...}}`. Of the spellings of a clock it lets `t AT (TIMESTAMP => x)` and `as_of('t', event_time => x)` through. "
+           "Each run in SQL Lab is a session of its own: write `SET` or `CREATE TEMP VIEW` before the query and run both. "
+           "It fetches `SQL_MAX_ROW` rows and shows `DISPLAY_MAX_ROW`; the limit of its menu replaces a query's own `LIMIT`. Leave `featureflight-endpoints` as it is: "
+           "the dialect fetches the first endpoint alone, so a result without a limit would be a part.", superset, heavy=True, more=tuple(CHARTS)),
 ]

@@ -10,6 +10,7 @@ import threading
 import time
 
 import adbc_driver_flightsql
+import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
 import pandas
 import polars
@@ -227,3 +228,27 @@ def test_sigterm_lets_a_result_finish(tmp_path):
                 server.rows("SELECT 1")
             assert cursor.fetchall() == [(225_000_000,)]
         assert server.process.wait(20) == 0
+
+
+def test_a_long_query_holds_up_no_other_cursor_of_its_connection(server):
+    with server.connect() as connection, connection.cursor() as slow, connection.cursor() as quick:
+        found = []
+        thread = threading.Thread(target=lambda: found.extend(fetched(slow, COMPUTES)))
+        thread.start()
+        time.sleep(0.2)
+        for number in range(5):
+            assert fetched(quick, f"SELECT {number}") == [(number,)]
+        assert thread.is_alive(), "the long query was over before the others: nothing was shown"
+        thread.join()
+        assert found == [(400_000_000,)]
+
+
+def test_no_transactions_are_offered(server):
+    """So that DB-API drivers neither wait for a commit nor lose what was done without one."""
+    with pytest.warns(Warning, match="(?i)autocommit"):
+        connection = flightsql.connect(server.uri)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SET featureflight.valid_time = '2026-01-02'")
+        assert fetched(cursor, "SELECT price FROM prices WHERE sku = 'a'") == [(1.0,)]
+        with pytest.raises(adbc_driver_manager.Error):
+            connection.adbc_connection.set_autocommit(False)

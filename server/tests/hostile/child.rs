@@ -8,15 +8,15 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
-use arrow_flight::FlightInfo;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
+use arrow_flight::{FlightInfo, Ticket};
 use featureflight_server::demo::warehouse::{Scale, Warehouse};
 use futures::TryStreamExt;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-/// `featureflight serve` over a small sample warehouse, until it is dropped.
+/// `featureflight serve` until it is dropped.
 pub(crate) struct Child {
     process: std::process::Child,
     pub address: String,
@@ -24,24 +24,37 @@ pub(crate) struct Child {
 }
 
 impl Child {
-    /// `settings` are configuration keys, `ENGINE__MEMORY_LIMIT`, and their values.
+    /// Over a small sample warehouse. `settings` are configuration keys, `ENGINE__MEMORY_LIMIT`, and their values.
     pub(crate) fn start(settings: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
-        let warehouse = home.path().join("warehouse");
         let scale = Scale {
             customers: 200,
             days: 1,
         };
-        Warehouse::open_or_make(&warehouse, scale, &mut |_| {
+        Warehouse::open_or_make(&home.path().join("warehouse"), scale, &mut |_| {
             std::ops::ControlFlow::Continue(())
         })
         .unwrap();
+        Self::serve(home, &[], settings)
+    }
+
+    /// Over an empty warehouse that it owns.
+    pub(crate) fn start_owner(settings: &[(&str, &str)]) -> Self {
+        let home = tempfile::tempdir().unwrap();
+        for folder in ["feature-groups", "s3"] {
+            std::fs::create_dir_all(home.path().join("warehouse").join(folder)).unwrap();
+        }
+        Self::serve(home, &["--own"], settings)
+    }
+
+    fn serve(home: tempfile::TempDir, flags: &[&str], settings: &[(&str, &str)]) -> Self {
         let spill = home.path().join("spill");
         std::fs::create_dir(&spill).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_featureflight"));
         command
             .args(["serve", "--listen", "127.0.0.1:0", "--warehouse"])
-            .arg(&warehouse)
+            .arg(home.path().join("warehouse"))
+            .args(flags)
             .env("FEATUREFLIGHT__ENGINE__SPILL_DIRECTORY", &spill)
             .stdin(Stdio::null())
             .stderr(Stdio::piped());
@@ -162,7 +175,14 @@ impl Client {
     }
 
     pub(crate) async fn fetch(&mut self, info: &FlightInfo) -> Result<Vec<RecordBatch>, Status> {
-        let ticket = info.endpoint[0].ticket.clone().unwrap();
+        self.fetch_ticket(info.endpoint[0].ticket.clone().unwrap())
+            .await
+    }
+
+    pub(crate) async fn fetch_ticket(
+        &mut self,
+        ticket: Ticket,
+    ) -> Result<Vec<RecordBatch>, Status> {
         let batches = self.0.do_get(ticket).await.map_err(flight_status)?;
         batches.try_collect().await.map_err(flight_status)
     }

@@ -3,6 +3,7 @@
 use arrow::array::{Array, BinaryArray, Int32Array, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{DataType, Field, Schema};
 use arrow::ipc::convert::try_schema_from_ipc_buffer;
+use arrow::util::display::array_value_to_string;
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
     CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
@@ -310,6 +311,9 @@ async fn sql_info_answers_what_is_asked() {
         .downcast_ref::<UInt32Array>()
         .unwrap();
     assert_eq!(codes.values(), &[8, 504]);
+    let value = |row| array_value_to_string(some.batches[0].column(1), row).unwrap();
+    assert!(value(0).ends_with("=0}"), "transactions: {}", value(0));
+    assert!(value(1).ends_with("=\"}"), "the quote: {}", value(1));
     let all = client.ask(&CommandGetSqlInfo::default()).await.unwrap();
     assert_eq!(all.rows(), 12 + 2 + 77);
 }

@@ -153,7 +153,8 @@ async fn only_types_the_driver_reads_leave() {
         .query(
             "SELECT 'text' AS t, arrow_cast('v', 'Utf8View') AS v, \
              arrow_cast('d', 'Dictionary(Int32, Utf8)') AS d, DATE '2026-01-01' AS day, \
-             TIMESTAMP '2026-01-01' AS at, CAST(1.5 AS DECIMAL(5, 2)) AS n, 1 AS i, true AS b",
+             TIMESTAMP '2026-01-01' AS at, CAST(1.5 AS DECIMAL(5, 2)) AS n, \
+             arrow_cast(1.5, 'Decimal32(5, 2)') AS small, 1 AS i, true AS b",
         )
         .await
         .unwrap();

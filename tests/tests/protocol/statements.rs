@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use arrow::datatypes::{DataType, TimeUnit};
 use arrow_flight::sql::{Any, CommandStatementQuery, ProstMessageExt, TicketStatementQuery};
-use arrow_flight::{FlightDescriptor, Ticket};
+use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use featureflight_engine::query::QueryState;
+use futures::TryStreamExt;
 use prost::Message;
 use tonic::Code;
 
@@ -57,6 +58,26 @@ async fn a_result_is_announced_as_it_is_sent() {
         *answer.schema,
         "GetSchema says the same"
     );
+}
+
+/// JDBC's driver has no codecs.
+#[tokio::test]
+async fn bodies_are_not_compressed() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let sql = "SELECT repeat('x', 1000) AS text FROM range(10000)";
+    let info = client.execute(sql).await.unwrap();
+    let messages = client.flight.do_get(only_ticket(&info)).await.unwrap();
+    let messages: Vec<FlightData> = messages.into_inner().try_collect().await.unwrap();
+    let mut batches = 0;
+    for message in &messages {
+        let header = arrow::ipc::root_as_message(&message.data_header).unwrap();
+        if let Some(batch) = header.header_as_record_batch() {
+            assert_eq!(batch.compression(), None);
+            batches += 1;
+        }
+    }
+    assert!(batches > 0, "{} messages", messages.len());
 }
 
 #[tokio::test]

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, ObjectName, Query,
-    Select, SetExpr, TableFactor, TableVersion, Value, Visitor, VisitorMut,
+    self, Expr, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, ObjectName,
+    ObjectNamePart, Query, Select, SetExpr, TableFactor, TableVersion, Value, Visitor, VisitorMut,
 };
 use featureflight_catalog::{Error, Result};
 
@@ -148,6 +148,15 @@ fn refine(factor: &mut TableFactor) -> Result<()> {
             "{clause} is not supported: {factor}"
         )));
     }
+    if let TableFactor::Table {
+        name,
+        args: Some(_),
+        ..
+    }
+    | TableFactor::Function { name, .. } = factor
+    {
+        fold(name);
+    }
     match factor {
         TableFactor::Table {
             name,
@@ -170,6 +179,17 @@ fn refine(factor: &mut TableFactor) -> Result<()> {
         | TableFactor::NestedJoin { .. }
         | TableFactor::UNNEST { .. } => Ok(()),
         other => Err(Error::invalid(format!("not supported in FROM: {other}"))),
+    }
+}
+
+/// A table function's name as it is looked up, since tools that print SQL anew write `RANGE`.
+fn fold(name: &mut ObjectName) {
+    for part in &mut name.0 {
+        if let ObjectNamePart::Identifier(name) = part
+            && name.quote_style.is_none()
+        {
+            name.value.make_ascii_lowercase();
+        }
     }
 }
 
