@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
@@ -21,6 +23,7 @@ pub(crate) struct Child {
     process: std::process::Child,
     pub address: String,
     pub home: tempfile::TempDir,
+    unread: Arc<AtomicBool>,
 }
 
 impl Child {
@@ -64,9 +67,14 @@ impl Child {
         let mut process = command.spawn().unwrap();
         let lines = BufReader::new(process.stderr.take().unwrap()).lines();
         let (sender, address) = mpsc::channel();
+        let unread = Arc::new(AtomicBool::new(false));
+        let stop_reading = Arc::clone(&unread);
         // Reads to the end, so that the log never fills its pipe.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                if stop_reading.load(Ordering::Relaxed) {
+                    return;
+                }
                 if let Some((_, address)) = line.split_once("listening on grpc://") {
                     let _ = sender.send(address.trim().to_owned());
                 }
@@ -80,7 +88,26 @@ impl Child {
             process,
             address,
             home,
+            unread,
         }
+    }
+
+    /// Closes the reading end of its log at the next line.
+    pub(crate) fn leave_its_log_unread(&self) {
+        self.unread.store(true, Ordering::Relaxed);
+    }
+
+    /// Asks it to end, and whether it does.
+    pub(crate) async fn ends_when_asked(&mut self) -> bool {
+        let pid = self.process.id().to_string();
+        Command::new("kill").arg(pid).status().unwrap();
+        for _ in 0..200 {
+            if self.process.try_wait().unwrap().is_some() {
+                return true;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        false
     }
 
     pub(crate) async fn connect(&self) -> Client {
