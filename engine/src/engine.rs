@@ -228,13 +228,13 @@ impl Engine {
         let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.to_owned());
         let parameters = parameters.unwrap_or_default();
         let input_bytes = sql.len() + parameters.iter().map(ScalarValue::size).sum::<usize>();
+        let entry = Arc::clone(token.entry());
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
         let work = async {
-            let planned = self
-                .core
-                .planning
-                .run(limit, move || pinning::pin(core, of, text, parameters));
+            let planned = self.core.planning.run(limit, move || async move {
+                pinning::pin(core, of, text, parameters, &entry).await
+            });
             match planned.await? {
                 Planned::Query(pinned) => Ok(pinned),
                 Planned::Write(rows, write) => {

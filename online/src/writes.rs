@@ -56,6 +56,7 @@ where
         Some(key) => match outbox.begin(stages, &key).await? {
             Begin::Draft(draft) => Some(draft),
             Begin::Repeat(answer) => {
+                outbox.figures().repeated.inc();
                 check_repeat(&answer, batches).await?;
                 return Ok(Receipt {
                     answer,
@@ -83,6 +84,7 @@ where
         }
     }
     let refused = validator.into_refusals();
+    outbox.figures().refused_rows.inc_by(refused.rows);
     match draft {
         Some(draft) => draft.commit(refused).await,
         None => Ok(Receipt {

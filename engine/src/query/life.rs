@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::figures::Purpose;
 use super::log::QueryLog;
 use super::progress;
 
@@ -96,6 +97,7 @@ struct Runs {
 
 #[derive(Debug, Clone)]
 struct Times {
+    purpose: Purpose,
     state: QueryState,
     since: Moment,
     planning_ms: Option<u64>,
@@ -116,6 +118,7 @@ impl Entry {
             bytes: AtomicU64::new(0),
             files: AtomicU64::new(0),
             times: Mutex::new(Times {
+                purpose: Purpose::default(),
                 state: QueryState::Planning,
                 since: Moment::now(),
                 planning_ms: None,
@@ -127,6 +130,15 @@ impl Entry {
             cancelled: CancellationToken::new(),
             log: Arc::clone(log),
         })
+    }
+
+    /// Says what the statement turned out to be.
+    pub(crate) fn is_for(&self, purpose: Purpose) {
+        self.times.lock().purpose = purpose;
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.times.lock().purpose
     }
 
     pub(super) fn session(&self) -> &str {
@@ -362,6 +374,8 @@ impl Token<Running> {
     pub(crate) fn sent(&self, rows: usize, bytes: usize) {
         self.entry.rows.fetch_add(rows as u64, Ordering::Relaxed);
         self.entry.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        let figures = &self.entry.log.figures;
+        figures.sent(self.entry.purpose(), rows, bytes);
     }
 
     pub(crate) fn succeed(mut self) {
@@ -384,10 +398,16 @@ impl<S> fmt::Debug for Token<S> {
     }
 }
 
-/// Nobody will run the query any more: its ticket is gone.
+/// Nobody will run the query any more: its ticket is gone. What it did when it was pinned is done.
 pub(crate) fn forget(entry: &Entry) {
-    if entry.times.lock().state == QueryState::Planned {
-        entry.log.retire(entry);
+    let Times { state, purpose, .. } = entry.times.lock().clone();
+    match purpose {
+        _ if state != QueryState::Planned => {}
+        Purpose::Write | Purpose::Command => end(entry, QueryState::Succeeded, None),
+        Purpose::Unknown | Purpose::Query | Purpose::Part => {
+            entry.log.figures.ended(purpose, &entry.status());
+            entry.log.retire(entry);
+        }
     }
 }
 
@@ -423,6 +443,7 @@ fn end(entry: &Entry, state: QueryState, error: Option<&Error>) {
     }
     step(entry, state);
     entry.times.lock().error = error.map(|error| error.message.clone());
+    entry.log.figures.ended(entry.purpose(), &entry.status());
     entry.log.retire(entry);
     entry.log_line();
 }

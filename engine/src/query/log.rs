@@ -6,6 +6,7 @@ use std::sync::Arc;
 use featureflight_catalog::{Error, Kind, Result};
 use parking_lot::Mutex;
 
+use super::figures::QueryFigures;
 use super::life::{Entry, QueryStatus, Received, Token};
 
 /// Finished queries that `system.queries` remembers.
@@ -14,6 +15,7 @@ const RECENT: usize = 1_000;
 /// Running and recent queries.
 #[derive(Debug, Default)]
 pub struct QueryLog {
+    pub(super) figures: QueryFigures,
     inner: Mutex<Queries>,
 }
 
@@ -32,6 +34,11 @@ impl QueryLog {
             .live
             .insert(entry.id.clone(), Arc::clone(&entry));
         Token::new(entry)
+    }
+
+    /// What all of them came to.
+    pub(crate) fn figures(&self) -> &QueryFigures {
+        &self.figures
     }
 
     /// Live queries, then finished ones, newest first.

@@ -2,6 +2,7 @@
 //! or (dropped) cancelled; one log line at its end.
 
 pub(crate) mod admission;
+pub(crate) mod figures;
 pub(crate) mod life;
 mod log;
 mod progress;
@@ -22,6 +23,7 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::writes::Written;
 
+pub use figures::{Ended, QueryFigures, Took};
 pub use life::{QueryState, QueryStatus};
 pub use log::QueryLog;
 pub(crate) use stream::{Limit, Rows, Run, past_deadline, start, stopped};

@@ -9,6 +9,7 @@ use featureflight_catalog::{Error, Result};
 use crate::caller::Caller;
 use crate::engine::{Core, Engine};
 use crate::pinning::{Scope, parse};
+use crate::query::figures::Purpose;
 use crate::session::SessionView;
 use crate::statement::Command;
 
@@ -63,6 +64,7 @@ impl Engine {
         bound: Vec<RecordBatch>,
     ) -> Result<Written> {
         let token = self.core.queries.receive(caller.session.label(), sql);
+        token.entry().is_for(Purpose::Write);
         let (core, view, text) = (Arc::clone(&self.core), caller.view(), sql.to_owned());
         let schema = bound.first().map(RecordBatch::schema);
         let work = async {

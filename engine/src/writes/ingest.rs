@@ -11,6 +11,7 @@ use futures::Stream;
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::pinning::Scope;
+use crate::query::figures::Purpose;
 use crate::temp_tables::{IfExists, Target};
 
 use super::{Written, target};
@@ -31,6 +32,7 @@ impl Engine {
     ) -> Result<Written> {
         let name = format!("ingest into {}", into.table);
         let token = self.core.queries.receive(caller.session.label(), &name);
+        token.entry().is_for(Purpose::Write);
         let work = async {
             let mut write = self.appending(caller, into)?;
             write.schema = SchemaRef::clone(schema);

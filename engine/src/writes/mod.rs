@@ -32,6 +32,7 @@ use futures::{Stream, StreamExt};
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::pinning::{Pinned, Scope};
+use crate::query::figures::Purpose;
 use crate::session::SessionView;
 use crate::settings::WriteSettings;
 
@@ -218,6 +219,7 @@ impl Engine {
         write: &Write,
     ) -> Result<Written> {
         let token = self.core.queries.receive(caller.session.label(), sql);
+        token.entry().is_for(Purpose::Part);
         let mut settings = caller.view().settings;
         // Limits of results; these rows are none.
         (settings.max_rows, settings.max_bytes) = (None, None);

@@ -363,7 +363,10 @@ impl Lane {
                 self.options.max_backoff,
             ),
         };
-        self.update(|status| status.retried += 1);
+        self.update(|status| {
+            status.retried += 1;
+            status.throttled += u64::from(trouble == Trouble::Throttled);
+        });
         self.delay(item, wait);
         Went::Back
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant as Clock;
 
 use featureflight_catalog::{Error, Instant, Result};
 use tokio::sync::{oneshot, watch};
@@ -107,7 +108,9 @@ impl Draft {
             answer: answer.clone(),
             key: self.key.take(),
         };
+        let began = Clock::now();
         let accepted = self.send(held, Some(commit)).await?;
+        self.core.figures.acknowledged(self.rows, began.elapsed());
         let accepted_at = accepted.map(|accepted| Instant::from_micros(accepted.at));
         Ok(Receipt {
             answer,

@@ -7,6 +7,7 @@ use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::GroupProgress;
 use super::entry::{self, RowsHead};
 use super::rows::RowSet;
 use super::segment::Segment;
@@ -337,8 +338,29 @@ impl Pending {
         groups.map(|(group, _)| group.clone()).collect()
     }
 
-    pub(super) fn blocks(&self) -> impl Iterator<Item = &Arc<PendingBlock>> {
-        self.blocks.values()
+    /// What waits, by group.
+    pub(super) fn progress(&self) -> BTreeMap<String, GroupProgress> {
+        let groups = self.groups.iter();
+        let groups = groups.map(|(name, group)| {
+            let [online, offline] = group.remaining;
+            let progress = GroupProgress {
+                online_rows: online as u64,
+                offline_rows: offline as u64,
+                oldest_online: self.oldest(group, Stage::Online),
+                oldest_offline: self.oldest(group, Stage::Offline),
+            };
+            (name.clone(), progress)
+        });
+        groups.collect()
+    }
+
+    fn oldest(&self, group: &Group, stage: Stage) -> Option<Instant> {
+        if group.remaining[stage.index()] == 0 {
+            return None;
+        }
+        let blocks = group.positions.iter().filter_map(|at| self.blocks.get(at));
+        let mut waiting = blocks.filter(|block| block.remaining(stage) > 0);
+        waiting.next().map(|block| block.accepted_at)
     }
 
     pub(super) fn bytes(&self) -> u64 {
