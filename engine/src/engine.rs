@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::error::Result as PlanResult;
 use datafusion::execution::SessionState;
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::Result;
@@ -16,6 +17,7 @@ use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
 use crate::caller::Caller;
+use crate::error::classify;
 use crate::executor::Executor;
 use crate::memory::Memory;
 use crate::metadata::Browse;
@@ -229,6 +231,10 @@ impl Engine {
         let parameters = parameters.unwrap_or_default();
         let input_bytes = sql.len() + parameters.iter().map(ScalarValue::size).sum::<usize>();
         let entry = Arc::clone(token.entry());
+        // Only a repeat of a write asks for them again.
+        let keyed = caller.idempotency_key.is_some();
+        let bound = parameters.iter().take_while(|_| keyed);
+        let bound: PlanResult<Vec<_>> = bound.map(ScalarValue::to_array).collect();
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
         let work = async {
@@ -238,7 +244,10 @@ impl Engine {
             match planned.await? {
                 Planned::Query(pinned) => Ok(pinned),
                 Planned::Write(rows, write) => {
-                    let written = self.carry_out(&caller, sql, rows, &write).await?;
+                    let bound = bound.map_err(classify)?;
+                    let written = self
+                        .carry_out(&caller, sql, &bound, rows, &write, token.entry())
+                        .await?;
                     Pinned::written(written)
                 }
             }

@@ -132,6 +132,23 @@ impl Entry {
         })
     }
 
+    /// It receives the rows it writes.
+    pub(crate) fn writes(&self) {
+        step(self, QueryState::Running);
+    }
+
+    /// Rows it writes came in.
+    pub(crate) fn received(&self, rows: usize, bytes: usize) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What its progress is told by, beside its runs.
+    pub(crate) fn reads(&self, plan: Option<&Arc<dyn ExecutionPlan>>) {
+        let plan = plan.map(Arc::downgrade);
+        self.runs.lock().plans.extend(plan);
+    }
+
     /// Says what the statement turned out to be.
     pub(crate) fn is_for(&self, purpose: Purpose) {
         self.times.lock().purpose = purpose;
@@ -364,16 +381,14 @@ impl Token<Queued> {
     }
 
     pub(crate) fn permitted(self, plan: Option<&Arc<dyn ExecutionPlan>>) -> Token<Running> {
-        let plan = plan.map(Arc::downgrade);
-        self.entry.runs.lock().plans.extend(plan);
+        self.entry.reads(plan);
         self.advance(QueryState::Running)
     }
 }
 
 impl Token<Running> {
     pub(crate) fn sent(&self, rows: usize, bytes: usize) {
-        self.entry.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.entry.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.entry.received(rows, bytes);
         let figures = &self.entry.log.figures;
         figures.sent(self.entry.purpose(), rows, bytes);
     }

@@ -13,6 +13,7 @@ use super::command::{Accepted, Append, Command, Commit, Encoded};
 use super::core::{Core, KeyState};
 use super::entry::{self, RowsHead};
 use super::pending::Stages;
+use crate::contents::Contents;
 use crate::record::Block;
 use crate::validate::Refusals;
 
@@ -40,6 +41,7 @@ pub struct Draft {
     held: Vec<Encoded>,
     parts: u32,
     rows: u64,
+    contents: Option<Contents>,
     /// True once something of it was sent to the writer.
     begun: bool,
     broken: Option<Error>,
@@ -61,6 +63,7 @@ impl Draft {
             held: Vec::new(),
             parts: 0,
             rows: 0,
+            contents: None,
             begun: false,
             broken: None,
         }
@@ -88,6 +91,11 @@ impl Draft {
         Ok(())
     }
 
+    /// Says what the request holds, for the repeats of its key.
+    pub fn holds(&mut self, contents: Contents) {
+        self.contents = Some(contents);
+    }
+
     /// Rows pushed so far.
     pub fn rows(&self) -> u64 {
         self.rows
@@ -102,6 +110,7 @@ impl Draft {
         let answer = Answer {
             accepted: self.rows,
             refused,
+            contents: self.contents.take(),
         };
         let held = std::mem::take(&mut self.held);
         let commit = Commit {
