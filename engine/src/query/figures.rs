@@ -5,7 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 
-use super::life::{QueryState, QueryStatus};
+use super::state::{QueryState, QueryStatus};
 
 /// Upper bounds in seconds: from a lookup to a training set.
 const SECONDS: [f64; 16] = [

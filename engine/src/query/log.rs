@@ -7,7 +7,8 @@ use featureflight_catalog::{Error, Kind, Result};
 use parking_lot::Mutex;
 
 use super::figures::QueryFigures;
-use super::life::{Entry, QueryStatus, Received, Token};
+use super::life::{Entry, Received, Token};
+use super::state::QueryStatus;
 
 /// Finished queries that `system.queries` remembers.
 const RECENT: usize = 1_000;

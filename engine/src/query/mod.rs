@@ -6,6 +6,7 @@ pub(crate) mod figures;
 pub(crate) mod life;
 mod log;
 mod progress;
+mod state;
 mod stream;
 
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use crate::settings::Settings;
 use crate::writes::Written;
 
 pub use figures::{Ended, QueryFigures, Took};
-pub use life::{QueryState, QueryStatus};
 pub use log::QueryLog;
+pub use state::{QueryState, QueryStatus};
 pub(crate) use stream::{Limit, Rows, Run, past_deadline, start, stopped};
 pub use stream::{ResultStream, RunStats};
 

@@ -24,7 +24,7 @@ use featureflight_online::contents::Digester;
 use featureflight_online::gateway::Gateway;
 use featureflight_online::group::WriteGroup;
 use featureflight_online::outbox::{Answer, IdempotencyKey};
-use featureflight_online::record::Operation;
+use featureflight_online::record::{Operation, value_bytes};
 use featureflight_online::validate::{OnError, Partial, ValidateOptions};
 use featureflight_online::writes::{Once, WriteRequest, write};
 use featureflight_udf::{Clocks, StatementContext};
@@ -160,7 +160,7 @@ impl Write {
         entry.writes();
         let rows = rows.map(|batch| {
             let batch = renamed(&batch?, &self.schema)?;
-            entry.received(batch.num_rows(), batch.get_array_memory_size());
+            entry.received(batch.num_rows(), value_bytes(&batch));
             Ok(batch)
         });
         let receipt = write(&self.gateway.outbox, request, rows).await?;

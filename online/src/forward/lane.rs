@@ -161,7 +161,7 @@ impl Lane {
                     Error::internal("reading the outbox broke off").with_source(error)
                 })??;
                 let block = Arc::new(block);
-                let bytes = block.rows.get_array_memory_size() / block.len().max(1);
+                let bytes = block.bytes() / block.len().max(1);
                 self.cursor = Some(pending.position);
                 for row in pending.unsettled(Stage::Online) {
                     let record = Record {

@@ -76,7 +76,7 @@ impl Draft {
     /// nothing any more. The request cannot go on then.
     pub async fn push(&mut self, block: &Block) -> Result<()> {
         self.check()?;
-        let bytes = block.rows.get_array_memory_size().max(1);
+        let bytes = block.bytes().max(1);
         let rows = (BLOCK_BYTES.saturating_mul(block.len()) / bytes).clamp(1, BLOCK_ROWS);
         for from in (0..block.len()).step_by(rows) {
             let held = std::mem::take(&mut self.held);

@@ -32,6 +32,7 @@ mod quarantine;
 mod recover;
 mod rows;
 mod segment;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -1,8 +1,9 @@
 //! What is accepted and not settled everywhere yet: blocks on disk, with marks in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use super::GroupProgress;
 use super::entry::{self, RowsHead};
 use super::rows::RowSet;
 use super::segment::Segment;
+use super::summary::Summary;
 use crate::group::Layout;
 use crate::record::{Block, Operation};
 
@@ -73,6 +75,7 @@ pub struct PendingBlock {
     settled: Mutex<[RowSet; 2]>,
     /// The offline files its rows go into, noted before the files are there.
     landings: Mutex<Vec<Landing>>,
+    summary: OnceLock<Summary>,
 }
 
 /// Rows of a block that go into one file.
@@ -109,6 +112,7 @@ impl PendingBlock {
         Self {
             settled: Mutex::new(Stage::ALL.map(rows)),
             landings: Mutex::default(),
+            summary: OnceLock::new(),
             position,
             accepted_at,
             layout,
@@ -193,6 +197,17 @@ impl PendingBlock {
             .segment
             .payload(self.place.offset, self.place.length)?;
         entry::decode_rows(&payload, &self.layout)
+    }
+
+    /// Remembers what its rows, as they were read, are about.
+    pub(crate) fn summarize(&self, rows: &Block) {
+        self.summary.get_or_init(|| Summary::of(rows));
+    }
+
+    /// False when every row is known to lack something that `prune` asks for.
+    pub(crate) fn may_pass(&self, prune: &Prune) -> bool {
+        let summary = self.summary.get();
+        summary.is_none_or(|summary| summary.may_pass(prune))
     }
 
     fn is_done(&self) -> bool {
