@@ -8,6 +8,7 @@
 //! - [`peer`]: the servers that these two read from.
 //! - [`answer`]: what is in a Parquet file, in a form that does not depend on the order of rows.
 //! - [`slow_s3`]: a folder as a read-only S3 with latency, to read from.
+//! - [`online_service`]: a SageMaker runtime that costs next to nothing, to write to.
 //!
 //! [`sink`] writes the Parquet files; [`report`] knows the process's own figures.
 
@@ -15,6 +16,7 @@ mod answer;
 mod flight;
 mod floor;
 mod latency;
+mod online_service;
 mod ours;
 mod peer;
 mod report;
@@ -57,6 +59,8 @@ enum Command {
     Answer(answer::Arguments),
     /// Serve a folder as S3, every request delayed
     SlowS3(slow_s3::Arguments),
+    /// Serve a SageMaker runtime that takes every record
+    OnlineService,
 }
 
 fn main() -> ExitCode {
@@ -72,6 +76,7 @@ fn main() -> ExitCode {
         Command::Gateway(arguments) => block_on(threads, peer::gateway(arguments.clone(), threads)),
         Command::Memory(arguments) => block_on(threads, peer::memory(arguments.clone())),
         Command::SlowS3(arguments) => block_on(threads, slow_s3::run(arguments.clone())),
+        Command::OnlineService => block_on(threads, online_service::run()),
     };
     match outcome {
         Ok(line) => {

@@ -15,6 +15,7 @@ use object_store::ObjectMeta;
 use crate::error::Result;
 use crate::instant::Instant;
 use crate::listing::{DataFile, FileList};
+use crate::scan::prune::Prune;
 use crate::scan::versions::{Columns, VersionBatch};
 use crate::table::{FeatureTable, FileSet};
 
@@ -54,6 +55,9 @@ pub trait Unlanded: Send + Sync + fmt::Debug {
 
     /// Rows of a batch: 1 to 8,192.
     fn rows(&self, batch: usize) -> usize;
+
+    /// False when every version of a batch lacks something that `prune` asks for.
+    fn may_pass(&self, batch: usize, prune: &Prune) -> bool;
 
     /// Bytes of all of it, about.
     fn bytes(&self) -> u64;

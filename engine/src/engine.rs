@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
+use datafusion::error::Result as PlanResult;
 use datafusion::execution::SessionState;
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::Result;
@@ -16,6 +17,7 @@ use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
 use crate::caller::Caller;
+use crate::error::classify;
 use crate::executor::Executor;
 use crate::memory::Memory;
 use crate::metadata::Browse;
@@ -228,17 +230,24 @@ impl Engine {
         let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.to_owned());
         let parameters = parameters.unwrap_or_default();
         let input_bytes = sql.len() + parameters.iter().map(ScalarValue::size).sum::<usize>();
+        let entry = Arc::clone(token.entry());
+        // Only a repeat of a write asks for them again.
+        let keyed = caller.idempotency_key.is_some();
+        let bound = parameters.iter().take_while(|_| keyed);
+        let bound: PlanResult<Vec<_>> = bound.map(ScalarValue::to_array).collect();
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
         let work = async {
-            let planned = self
-                .core
-                .planning
-                .run(limit, move || pinning::pin(core, of, text, parameters));
+            let planned = self.core.planning.run(limit, move || async move {
+                pinning::pin(core, of, text, parameters, &entry).await
+            });
             match planned.await? {
                 Planned::Query(pinned) => Ok(pinned),
                 Planned::Write(rows, write) => {
-                    let written = self.carry_out(&caller, sql, rows, &write).await?;
+                    let bound = bound.map_err(classify)?;
+                    let written = self
+                        .carry_out(&caller, sql, &bound, rows, &write, token.entry())
+                        .await?;
                     Pinned::written(written)
                 }
             }

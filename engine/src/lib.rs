@@ -28,6 +28,7 @@ pub mod settings;
 mod slices;
 mod spill;
 mod statement;
+pub mod status;
 mod system;
 pub mod temp_tables;
 #[cfg(test)]

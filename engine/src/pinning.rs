@@ -26,6 +26,7 @@ use crate::effects;
 use crate::engine::{Core, Prepared};
 use crate::error::classify;
 use crate::limits;
+use crate::query::life::Entry;
 use crate::query::{PinnedPlan, Source};
 use crate::repeat;
 use crate::session::SessionView;
@@ -208,8 +209,10 @@ pub(crate) async fn pin(
     caller: Caller,
     sql: String,
     parameters: Vec<ScalarValue>,
+    entry: &Entry,
 ) -> Result<Planned> {
     let command = parse(&core, &sql)?;
+    entry.is_for(command.purpose());
     let scope = Scope {
         core,
         session: caller.view(),

@@ -40,6 +40,11 @@ impl Planning {
         }
     }
 
+    /// How many statements are planned and how many wait.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        self.admission.load()
+    }
+
     /// Runs the future that `work` makes on a planning thread.
     ///
     /// # Errors

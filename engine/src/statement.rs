@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::{Error, Result};
 
 use crate::definitions::Definition;
+use crate::query::figures::Purpose;
 use crate::settings::Setting;
 use crate::views::{CreateView, DropTemporaries};
 
@@ -31,6 +32,14 @@ pub(crate) enum Command {
 }
 
 impl Command {
+    pub(crate) fn purpose(&self) -> Purpose {
+        match self {
+            Self::Insert(_) | Self::Delete(_) => Purpose::Write,
+            effect if effect.is_effect() => Purpose::Command,
+            _ => Purpose::Query,
+        }
+    }
+
     /// Whether it changes something instead of answering rows.
     pub(crate) fn is_effect(&self) -> bool {
         match self {

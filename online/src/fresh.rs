@@ -14,6 +14,7 @@ use arrow::array::{
 use arrow::compute::{cast, take_record_batch};
 use async_trait::async_trait;
 use featureflight_catalog::listing::FileList;
+use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::unlanded::{Candidates, Fresh, Unlanded, Waiting};
@@ -74,6 +75,10 @@ impl Unlanded for Rows {
         self.0[batch].1.len()
     }
 
+    fn may_pass(&self, batch: usize, prune: &Prune) -> bool {
+        self.0[batch].0.may_pass(prune)
+    }
+
     fn bytes(&self) -> u64 {
         self.0.iter().map(|(block, _)| block.bytes()).sum()
     }
@@ -92,6 +97,7 @@ fn versions(
     columns: &Columns,
 ) -> Result<VersionBatch> {
     let block = pending.read()?;
+    pending.summarize(&block);
     let instants: Vec<Instant> = rows.iter().map(|row| block.instants()[*row]).collect();
     let taken = if rows.len() == block.len() {
         block.rows.clone()

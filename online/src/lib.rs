@@ -9,6 +9,7 @@
 //!
 //! Nothing here plans queries or speaks gRPC.
 
+pub mod contents;
 pub mod forward;
 mod fresh;
 pub mod gateway;

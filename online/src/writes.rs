@@ -8,6 +8,7 @@ use arrow::datatypes::Schema;
 use featureflight_catalog::{Error, Instant, Result};
 use futures::{Stream, StreamExt};
 
+use crate::contents::Digester;
 use crate::group::WriteGroup;
 use crate::outbox::{Answer, Begin, IdempotencyKey, Outbox, Receipt, Stages};
 use crate::record::Operation;
@@ -24,7 +25,15 @@ pub struct WriteRequest<'a> {
     pub on_error: OnError,
     /// What accepted rows go through.
     pub stages: Stages,
-    pub key: Option<IdempotencyKey>,
+    pub once: Option<Once>,
+}
+
+/// That a request has one effect, however often it is made.
+#[derive(Debug)]
+pub struct Once {
+    pub key: IdempotencyKey,
+    /// What else would be another request.
+    pub contents: Digester,
 }
 
 /// Writes the rows of `batches`. When this returns, what the receipt's answer counts as accepted is
@@ -33,7 +42,7 @@ pub struct WriteRequest<'a> {
 /// stays free for the corrected request.
 ///
 /// # Errors
-/// `FailedPrecondition` for a repeated idempotency key with another number of rows;
+/// `FailedPrecondition` for an idempotency key of another request;
 /// `InvalidArgument` when the columns cannot fit, and what `batches` fail with; nothing is accepted
 /// then. `ResourceExhausted` and `Unavailable` as [`crate::outbox::Draft::push`] and
 /// [`crate::outbox::Draft::commit`].
@@ -48,21 +57,29 @@ where
         validate,
         on_error,
         stages,
-        key,
+        once,
     } = request;
+    let asked = format!("{operation:?} {on_error:?} {:?}", validate.partial);
     let mut validator = Validator::new(group, operation, schema, validate)?;
-    let mut draft = match key {
-        None => Some(outbox.draft(stages)),
-        Some(key) => match outbox.begin(stages, &key).await? {
-            Begin::Draft(draft) => Some(draft),
-            Begin::Repeat(answer) => {
-                check_repeat(&answer, batches).await?;
-                return Ok(Receipt {
-                    answer,
-                    accepted_at: None,
-                });
+    let (mut draft, mut contents) = match once {
+        None => (Some(outbox.draft(stages)), None),
+        Some(Once { key, mut contents }) => {
+            contents.text(&asked);
+            if contents.is_of_rows() {
+                contents.columns(schema)?;
             }
-        },
+            match outbox.begin(stages, &key).await? {
+                Begin::Draft(draft) => (Some(draft), Some(contents)),
+                Begin::Repeat(answer) => {
+                    outbox.figures().repeated.inc();
+                    check_repeat(&answer, contents, batches).await?;
+                    return Ok(Receipt {
+                        answer,
+                        accepted_at: None,
+                    });
+                }
+            }
+        }
     };
     let mut batches = std::pin::pin!(batches);
     while let Some(batch) = batches.next().await {
@@ -71,6 +88,9 @@ where
             return Err(Error::invalid(
                 "a batch has other columns than the request began with: send one schema",
             ));
+        }
+        if let Some(contents) = contents.as_mut().filter(|contents| contents.is_of_rows()) {
+            contents.rows(&batch)?;
         }
         let block = validator.check(&batch, Instant::now())?;
         if on_error == OnError::RefuseAll && !validator.refusals().is_empty() {
@@ -83,12 +103,18 @@ where
         }
     }
     let refused = validator.into_refusals();
+    outbox.figures().refused_rows.inc_by(refused.rows);
     match draft {
-        Some(draft) => draft.commit(refused).await,
+        Some(mut draft) => {
+            if let Some(contents) = contents {
+                draft.holds(contents.finish());
+            }
+            draft.commit(refused).await
+        }
         None => Ok(Receipt {
             answer: Answer {
-                accepted: 0,
                 refused,
+                ..Answer::default()
             },
             accepted_at: None,
         }),
@@ -98,24 +124,34 @@ where
 /// A key stands for one request: another one under it would be lost without a word.
 ///
 /// # Errors
-/// `FailedPrecondition` when the rows are not as many as were answered for, and what they fail with.
-async fn check_repeat<S>(answer: &Answer, batches: S) -> Result<()>
+/// `FailedPrecondition` when it is not what was answered before, and what the rows fail with.
+async fn check_repeat<S>(answer: &Answer, mut contents: Digester, batches: S) -> Result<()>
 where
     S: Stream<Item = Result<RecordBatch>>,
 {
     let mut rows = 0;
-    let mut batches = std::pin::pin!(batches);
-    while let Some(batch) = batches.next().await {
-        rows += batch?.num_rows() as u64;
+    let is_of_rows = contents.is_of_rows();
+    if is_of_rows || answer.contents.is_none() {
+        let mut batches = std::pin::pin!(batches);
+        while let Some(batch) = batches.next().await {
+            let batch = batch?;
+            rows += batch.num_rows() as u64;
+            if is_of_rows {
+                contents.rows(&batch)?;
+            }
+        }
     }
-    let before = answer.accepted + answer.refused.rows;
-    if rows == before {
+    let contents = contents.finish();
+    let known = answer.contents.as_ref();
+    let same = known.and_then(|before| before.same(&contents));
+    // What another version answered is known by its rows alone.
+    if same.unwrap_or_else(|| rows == answer.accepted + answer.refused.rows) {
         return Ok(());
     }
-    Err(Error::precondition(format!(
-        "the idempotency key was used for a write of {before} rows, this one has {rows}: give every \
-         write a key of its own"
-    )))
+    Err(Error::precondition(
+        "the idempotency key was used for another write: give every write a key of its own, and \
+         repeat one unchanged",
+    ))
 }
 
 /// Nullability may differ: it is often inferred batch by batch.

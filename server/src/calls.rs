@@ -1,12 +1,18 @@
 //! The calls under way, and how a server that was told to stop comes to its end: nothing new begins,
 //! what is planned may still be fetched, and when nothing was under way for a moment it is quiet.
+//! How calls ended is counted here.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use featureflight_catalog::{Error, Result};
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
 use tokio::sync::watch;
+use tonic::Code;
 
 /// Time between two calls of one client: its statement is planned, and it fetches the result.
 const BETWEEN_CALLS: Duration = Duration::from_millis(300);
@@ -19,11 +25,32 @@ pub(crate) struct Calls(Arc<Inner>);
 struct Inner {
     draining: AtomicBool,
     under_way: watch::Sender<usize>,
+    ended: Family<Ended, Counter>,
+}
+
+/// The labels of a count of calls.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Ended {
+    rpc: &'static str,
+    /// gRPC's, as documentation writes it.
+    code: &'static str,
 }
 
 /// One call, until its last byte is sent.
 #[derive(Debug)]
-pub(crate) struct UnderWay(Arc<Inner>);
+pub(crate) struct UnderWay {
+    calls: Arc<Inner>,
+    rpc: &'static str,
+    /// None as long as it goes on: dropped then, its client went away.
+    code: Mutex<Option<Code>>,
+}
+
+impl UnderWay {
+    /// It came to its end, or goes on with `None`.
+    pub(crate) fn comes_to(&self, code: Option<Code>) {
+        *self.code.lock() = code;
+    }
+}
 
 impl Default for Calls {
     fn default() -> Self {
@@ -31,14 +58,32 @@ impl Default for Calls {
         Self(Arc::new(Inner {
             draining: AtomicBool::new(false),
             under_way,
+            ended: Family::default(),
         }))
     }
 }
 
 impl Calls {
-    pub(crate) fn enter(&self) -> UnderWay {
+    pub(crate) fn enter(&self, rpc: &'static str) -> UnderWay {
         self.0.under_way.send_modify(|count| *count += 1);
-        UnderWay(Arc::clone(&self.0))
+        UnderWay {
+            calls: Arc::clone(&self.0),
+            rpc,
+            code: Mutex::default(),
+        }
+    }
+
+    /// How many are under way.
+    pub(crate) fn count(&self) -> usize {
+        *self.0.under_way.borrow()
+    }
+
+    pub(crate) fn ended(&self) -> &Family<Ended, Counter> {
+        &self.0.ended
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
     }
 
     /// From now on nothing new begins.
@@ -49,7 +94,7 @@ impl Calls {
     /// # Errors
     /// `Unavailable` once the server was told to stop.
     pub(crate) fn may_begin(&self) -> Result<()> {
-        if self.0.draining.load(Ordering::Acquire) {
+        if self.is_draining() {
             return Err(Error::unavailable(
                 "this server is stopping: connect again, and run the statement there",
             ));
@@ -74,6 +119,31 @@ impl Calls {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.under_way.send_modify(|count| *count -= 1);
+        let code = name(self.code.lock().unwrap_or(Code::Cancelled));
+        let rpc = self.rpc;
+        self.calls.ended.get_or_create(&Ended { rpc, code }).inc();
+        self.calls.under_way.send_modify(|count| *count -= 1);
+    }
+}
+
+fn name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
     }
 }

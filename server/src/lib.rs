@@ -2,7 +2,7 @@
 //! knows tonic, and [`flight::status`] the only place that builds a `Status`.
 //!
 //! [`commands`] reads the command line, [`config`] the configuration, [`start`] makes an engine of
-//! it, and [`mod@serve`] puts that engine on the wire.
+//! it, and [`mod@serve`] puts that engine on the wire; [`monitor`] lets others watch it.
 
 mod calls;
 pub mod commands;
@@ -10,6 +10,7 @@ pub mod config;
 pub mod demo;
 mod flight;
 mod listen;
+mod monitor;
 mod progress;
 pub mod serve;
 mod sessions;

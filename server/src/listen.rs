@@ -30,8 +30,7 @@ const PREFACE_BYTES: usize = 24;
 /// What the accept loop allows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Connections at a time, of all clients and of those at one address.
-    pub(crate) connections: usize,
+    /// Connections at a time of clients at one address.
     pub(crate) of_one_address: usize,
     /// How long a client may take to open HTTP/2 on its connection.
     pub(crate) opening: Duration,
@@ -114,16 +113,16 @@ impl Drop for ConnectionEnd {
     }
 }
 
-/// The connections of `listener`. One more than allowed is closed at once, which a client sees as
+/// The connections of `listener`, one for every permit. One more than allowed is closed at once, which a client sees as
 /// unavailable, rather than left waiting.
 pub(crate) fn incoming(
     listener: TcpListener,
     sessions: Arc<Sessions>,
+    permits: Arc<Semaphore>,
     limits: Limits,
     cut: CancellationToken,
 ) -> impl Stream<Item = io::Result<Connection>> {
     static NEXT_ID: AtomicU64 = AtomicU64::new(1);
-    let permits = Arc::new(Semaphore::new(limits.connections));
     let addresses = Addresses::default();
     async_stream::stream! {
         loop {
@@ -136,7 +135,7 @@ pub(crate) fn incoming(
                 }
             };
             let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else {
-                tracing::warn!(%peer, max = limits.connections, "too many connections; closed the newest");
+                tracing::warn!(%peer, "too many connections; closed the newest");
                 continue;
             };
             let most = limits.of_one_address;

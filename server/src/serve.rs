@@ -10,7 +10,7 @@ use featureflight_engine::Engine;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -19,7 +19,9 @@ use tonic_health::ServingStatus;
 use crate::calls::Calls;
 use crate::config::{Config, ServerConfig};
 use crate::flight::{FlightServer, descriptor};
+
 use crate::listen;
+use crate::monitor::{Monitor, Watched};
 use crate::progress::ProgressLayer;
 use crate::sessions::Sessions;
 use crate::start::{self, Background};
@@ -35,6 +37,8 @@ const MAX_HEADER_BYTES: u32 = 16 * 1024;
 #[derive(Debug)]
 pub struct ServerHandle {
     pub local_addr: SocketAddr,
+    /// Of the port for metrics and health, if there is one.
+    pub http_addr: Option<SocketAddr>,
     pub engine: Arc<Engine>,
     stop: StopOnDrop,
     task: JoinHandle<Result<()>>,
@@ -87,14 +91,16 @@ pub async fn serve(
 ) -> Result<ServerHandle> {
     config.check()?;
     let listener = bind(&config.server).await?;
+    let monitor = match &config.http.listen {
+        Some(listen) => Some(Monitor::start(listen).await?),
+        None => None,
+    };
     let (engine, background) = start::engine(config).await?;
-    serve_on(
-        listener,
-        engine,
-        &config.server,
-        shutdown.boxed(),
-        Some(background),
-    )
+    let beside = Beside {
+        monitor,
+        background: Some(background),
+    };
+    serve_on(listener, engine, &config.server, shutdown.boxed(), beside)
 }
 
 /// Serves an engine that exists already.
@@ -107,7 +113,8 @@ pub async fn serve_engine(
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<ServerHandle> {
     let listener = bind(config).await?;
-    serve_on(listener, engine, config, shutdown.boxed(), None)
+    let beside = Beside::default();
+    serve_on(listener, engine, config, shutdown.boxed(), beside)
 }
 
 /// Resolves on Ctrl-C or SIGTERM.
@@ -149,12 +156,19 @@ async fn bind(config: &ServerConfig) -> Result<TcpListener> {
     TcpListener::bind(&addresses[..]).await.map_err(unusable)
 }
 
+/// What runs beside the server until it has ended.
+#[derive(Default)]
+struct Beside {
+    monitor: Option<Monitor>,
+    background: Option<Background>,
+}
+
 fn serve_on(
     listener: TcpListener,
     engine: Arc<Engine>,
     config: &ServerConfig,
     shutdown: BoxFuture<'static, ()>,
-    background: Option<Background>,
+    beside: Beside,
 ) -> Result<ServerHandle> {
     let local_addr = listener
         .local_addr()
@@ -181,11 +195,12 @@ fn serve_on(
     // Ends accepting and then idle connections, when what was begun is done.
     let close = CancellationToken::new();
     let cut = CancellationToken::new();
+    let connections = Arc::new(Semaphore::new(config.max_connections));
     let incoming = listen::incoming(
         listener,
         Arc::clone(&sessions),
+        Arc::clone(&connections),
         listen::Limits {
-            connections: config.max_connections,
             of_one_address: config.max_connections_per_address,
             opening: config.handshake_timeout.0,
         },
@@ -201,6 +216,21 @@ fn serve_on(
         .add_service(reflection)
         .add_service(flight)
         .serve_with_incoming_shutdown(incoming, close.clone().cancelled_owned());
+
+    let Beside {
+        monitor,
+        background,
+    } = beside;
+    let http_addr = monitor.as_ref().map(|monitor| monitor.address);
+    if let Some(monitor) = &monitor {
+        monitor.watch(Watched {
+            engine: Arc::clone(&engine),
+            calls: calls.clone(),
+            sessions: Arc::clone(&sessions),
+            connections,
+            max_connections: config.max_connections,
+        });
+    }
 
     let mut stopped_by_handle = stop.subscribe();
     let grace = config.shutdown_grace.0;
@@ -239,11 +269,13 @@ fn serve_on(
         if let Some(background) = background {
             background.stop(grace).await;
         }
+        drop(monitor);
         outcome
     });
     tracing::info!("listening on grpc://{local_addr}");
     Ok(ServerHandle {
         local_addr,
+        http_addr,
         engine,
         stop: StopOnDrop(stop),
         task,

@@ -97,6 +97,11 @@ impl Sessions {
         Ok(token)
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.inner.lock().by_token.len()
+    }
+
     /// The session of a bearer or a cookie.
     ///
     /// # Errors

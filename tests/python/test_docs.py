@@ -122,10 +122,14 @@ def test_command(words, server, desk):
     match [word.replace(ADDRESS, server.uri) for word in words]:
         case ["tests/run"]:
             pytest.skip("it is what runs this test")
-        case ["benches/run", *arguments]:
+        case ["benches/run", *arguments]:  # test_benches.py measures something.
             sys.path.insert(0, str(ROOT / "benches"))
-            import run as benches  # test_benches.py measures something.
-            benches.arguments(arguments)
+            if arguments[:1] == ["writes"]:
+                import writes
+                writes.arguments(arguments[1:])
+            else:
+                import run as benches
+                benches.arguments(arguments)
             return
         case ["featureflight", *arguments] | ["cargo", "run", "--release", "--", *arguments]:
             pass

@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::table::FeatureTable;
 use crate::unlanded::Unlanded;
 
+use super::prune::Prune;
 use super::versions::{Columns, InstantColumn, VersionBatch};
 
 /// What is left to read of a sequence.
@@ -22,6 +23,7 @@ struct Rest {
     columns: Columns,
     /// Of the rows, counted through all batches; `None` for all.
     selected: Option<Vec<Range<usize>>>,
+    prune: Prune,
     batch: usize,
     first_row: usize,
 }
@@ -32,12 +34,14 @@ pub(super) fn read(
     table: Arc<FeatureTable>,
     columns: Columns,
     selection: Option<RowSelection>,
+    prune: Prune,
 ) -> BoxStream<'static, Result<VersionBatch>> {
     let rest = Rest {
         unlanded,
         table,
         columns,
         selected: selection.map(ranges),
+        prune,
         batch: 0,
         first_row: 0,
     };
@@ -54,6 +58,9 @@ impl Rest {
             let rows = self.unlanded.rows(batch);
             self.batch += 1;
             self.first_row += rows;
+            if !self.unlanded.may_pass(batch, &self.prune) {
+                continue;
+            }
             let wanted = self.selected.as_ref().map(|selected| {
                 let is_in = |row: usize| selected.iter().any(|range| range.contains(&row));
                 (first..first + rows).map(is_in).collect::<BooleanArray>()

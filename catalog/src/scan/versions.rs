@@ -254,6 +254,7 @@ impl ReadRequest {
                 self.table,
                 self.columns,
                 self.selection,
+                self.prune,
             )));
         }
         let fetched = self.metrics.bytes_scanned.clone();

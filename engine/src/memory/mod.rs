@@ -27,6 +27,7 @@ use tokio_util::sync::WaitForCancellationFutureOwned;
 pub use arenas::few_arenas;
 use pool::{KeptPool, Ledger, QueryPool};
 use process::Watch;
+pub(crate) use process::resident_bytes;
 
 /// How many consumers an error of the pool names, for the log.
 const NAMED_CONSUMERS: NonZeroUsize = match NonZeroUsize::new(5) {
@@ -82,7 +83,6 @@ impl Memory {
     }
 
     /// What operators hold now, of all queries.
-    #[cfg(test)]
     pub(crate) fn reserved(&self) -> usize {
         self.ledger.lock().reserved()
     }

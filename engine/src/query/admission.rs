@@ -104,6 +104,12 @@ impl Admission {
         )
     }
 
+    /// How many are at work and how many wait.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        let free = self.permits.available_permits().min(self.running);
+        (self.running - free, self.waiting.load(Ordering::Acquire))
+    }
+
     /// Permits not in use.
     #[cfg(test)]
     pub(crate) fn free(&self) -> usize {

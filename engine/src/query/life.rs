@@ -15,59 +15,13 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use super::figures::Purpose;
 use super::log::QueryLog;
 use super::progress;
+use super::state::{QueryState, QueryStatus};
 
 /// Bytes of a statement that logs and `system.queries` show.
 const SHOWN_STATEMENT: usize = 2_000;
-
-/// Where a query stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum QueryState {
-    Planning,
-    /// Planned and pinned, not running.
-    Planned,
-    Queued,
-    Running,
-    Succeeded,
-    Failed,
-    Cancelled,
-}
-
-impl QueryState {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Planning => "planning",
-            Self::Planned => "planned",
-            Self::Queued => "queued",
-            Self::Running => "running",
-            Self::Succeeded => "succeeded",
-            Self::Failed => "failed",
-            Self::Cancelled => "cancelled",
-        }
-    }
-}
-
-/// One query as `system.queries` shows it; times in milliseconds.
-#[derive(Debug, Clone)]
-pub struct QueryStatus {
-    pub id: String,
-    /// The session's label.
-    pub session: String,
-    pub statement: String,
-    pub state: QueryState,
-    pub started: SystemTime,
-    pub planning_ms: Option<u64>,
-    pub queued_ms: Option<u64>,
-    pub running_ms: Option<u64>,
-    pub rows: u64,
-    pub bytes: u64,
-    pub files: u64,
-    /// The share of the files that was read or left out, 0 to 1, while it runs.
-    pub progress: Option<f64>,
-    /// What the user was told when it failed.
-    pub error: Option<String>,
-}
 
 /// One query, shared by its token, its pinned plan and the log.
 #[derive(Debug)]
@@ -96,6 +50,7 @@ struct Runs {
 
 #[derive(Debug, Clone)]
 struct Times {
+    purpose: Purpose,
     state: QueryState,
     since: Moment,
     planning_ms: Option<u64>,
@@ -116,6 +71,7 @@ impl Entry {
             bytes: AtomicU64::new(0),
             files: AtomicU64::new(0),
             times: Mutex::new(Times {
+                purpose: Purpose::default(),
                 state: QueryState::Planning,
                 since: Moment::now(),
                 planning_ms: None,
@@ -127,6 +83,32 @@ impl Entry {
             cancelled: CancellationToken::new(),
             log: Arc::clone(log),
         })
+    }
+
+    /// It receives the rows it writes.
+    pub(crate) fn writes(&self) {
+        step(self, QueryState::Running);
+    }
+
+    /// Rows it writes came in.
+    pub(crate) fn received(&self, rows: usize, bytes: usize) {
+        self.rows.fetch_add(rows as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// What its progress is told by, beside its runs.
+    pub(crate) fn reads(&self, plan: Option<&Arc<dyn ExecutionPlan>>) {
+        let plan = plan.map(Arc::downgrade);
+        self.runs.lock().plans.extend(plan);
+    }
+
+    /// Says what the statement turned out to be.
+    pub(crate) fn is_for(&self, purpose: Purpose) {
+        self.times.lock().purpose = purpose;
+    }
+
+    fn purpose(&self) -> Purpose {
+        self.times.lock().purpose
     }
 
     pub(super) fn session(&self) -> &str {
@@ -352,16 +334,16 @@ impl Token<Queued> {
     }
 
     pub(crate) fn permitted(self, plan: Option<&Arc<dyn ExecutionPlan>>) -> Token<Running> {
-        let plan = plan.map(Arc::downgrade);
-        self.entry.runs.lock().plans.extend(plan);
+        self.entry.reads(plan);
         self.advance(QueryState::Running)
     }
 }
 
 impl Token<Running> {
     pub(crate) fn sent(&self, rows: usize, bytes: usize) {
-        self.entry.rows.fetch_add(rows as u64, Ordering::Relaxed);
-        self.entry.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.entry.received(rows, bytes);
+        let figures = &self.entry.log.figures;
+        figures.sent(self.entry.purpose(), rows, bytes);
     }
 
     pub(crate) fn succeed(mut self) {
@@ -384,10 +366,16 @@ impl<S> fmt::Debug for Token<S> {
     }
 }
 
-/// Nobody will run the query any more: its ticket is gone.
+/// Nobody will run the query any more: its ticket is gone. What it did when it was pinned is done.
 pub(crate) fn forget(entry: &Entry) {
-    if entry.times.lock().state == QueryState::Planned {
-        entry.log.retire(entry);
+    let Times { state, purpose, .. } = entry.times.lock().clone();
+    match purpose {
+        _ if state != QueryState::Planned => {}
+        Purpose::Write | Purpose::Command => end(entry, QueryState::Succeeded, None),
+        Purpose::Unknown | Purpose::Query | Purpose::Part => {
+            entry.log.figures.ended(purpose, &entry.status());
+            entry.log.retire(entry);
+        }
     }
 }
 
@@ -423,6 +411,7 @@ fn end(entry: &Entry, state: QueryState, error: Option<&Error>) {
     }
     step(entry, state);
     entry.times.lock().error = error.map(|error| error.message.clone());
+    entry.log.figures.ended(entry.purpose(), &entry.status());
     entry.log.retire(entry);
     entry.log_line();
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use featureflight_catalog::{Error, Kind, Result};
 use parking_lot::Mutex;
 
-use super::life::{Entry, QueryStatus, Received, Token};
+use super::figures::QueryFigures;
+use super::life::{Entry, Received, Token};
+use super::state::QueryStatus;
 
 /// Finished queries that `system.queries` remembers.
 const RECENT: usize = 1_000;
@@ -14,6 +16,7 @@ const RECENT: usize = 1_000;
 /// Running and recent queries.
 #[derive(Debug, Default)]
 pub struct QueryLog {
+    pub(super) figures: QueryFigures,
     inner: Mutex<Queries>,
 }
 
@@ -32,6 +35,11 @@ impl QueryLog {
             .live
             .insert(entry.id.clone(), Arc::clone(&entry));
         Token::new(entry)
+    }
+
+    /// What all of them came to.
+    pub(crate) fn figures(&self) -> &QueryFigures {
+        &self.figures
     }
 
     /// Live queries, then finished ones, newest first.

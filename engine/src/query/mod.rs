@@ -2,9 +2,11 @@
 //! or (dropped) cancelled; one log line at its end.
 
 pub(crate) mod admission;
+pub(crate) mod figures;
 pub(crate) mod life;
 mod log;
 mod progress;
+mod state;
 mod stream;
 
 use std::sync::Arc;
@@ -22,8 +24,9 @@ use crate::session::Session;
 use crate::settings::Settings;
 use crate::writes::Written;
 
-pub use life::{QueryState, QueryStatus};
+pub use figures::{Ended, QueryFigures, Took};
 pub use log::QueryLog;
+pub use state::{QueryState, QueryStatus};
 pub(crate) use stream::{Limit, Rows, Run, past_deadline, start, stopped};
 pub use stream::{ResultStream, RunStats};
 

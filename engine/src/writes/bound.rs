@@ -5,10 +5,12 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, RecordBatch};
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::{Error, Result};
+use featureflight_online::contents::Digester;
 
 use crate::caller::Caller;
 use crate::engine::{Core, Engine};
 use crate::pinning::{Scope, parse};
+use crate::query::figures::Purpose;
 use crate::session::SessionView;
 use crate::statement::Command;
 
@@ -63,6 +65,8 @@ impl Engine {
         bound: Vec<RecordBatch>,
     ) -> Result<Written> {
         let token = self.core.queries.receive(caller.session.label(), sql);
+        let entry = Arc::clone(token.entry());
+        entry.is_for(Purpose::Write);
         let (core, view, text) = (Arc::clone(&self.core), caller.view(), sql.to_owned());
         let schema = bound.first().map(RecordBatch::schema);
         let work = async {
@@ -87,9 +91,8 @@ impl Engine {
             let types = types.iter().flat_map(|schema| schema.fields());
             write.name_columns(names, types.map(|field| field.data_type().clone()));
             let rows = futures::stream::iter(rows.into_iter().map(Ok));
-            write
-                .carry_out(caller.idempotency_key.as_deref(), rows)
-                .await
+            let contents = Digester::of_rows(sql);
+            write.carry_out(caller, contents, &entry, rows).await
         };
         token.complete(work).await
     }

@@ -1,9 +1,12 @@
 //! Uploads that append to a feature group.
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::{Error, Kind, Result};
+use featureflight_online::contents::Digester;
 use featureflight_online::record::Operation;
 use featureflight_udf::Clocks;
 use futures::Stream;
@@ -11,6 +14,7 @@ use futures::Stream;
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::pinning::Scope;
+use crate::query::figures::Purpose;
 use crate::temp_tables::{IfExists, Target};
 
 use super::{Written, target};
@@ -31,12 +35,13 @@ impl Engine {
     ) -> Result<Written> {
         let name = format!("ingest into {}", into.table);
         let token = self.core.queries.receive(caller.session.label(), &name);
+        let entry = Arc::clone(token.entry());
+        entry.is_for(Purpose::Write);
         let work = async {
             let mut write = self.appending(caller, into)?;
             write.schema = SchemaRef::clone(schema);
-            write
-                .carry_out(caller.idempotency_key.as_deref(), rows)
-                .await
+            let contents = Digester::of_rows("");
+            write.carry_out(caller, contents, &entry, rows).await
         };
         token.complete(work).await
     }
@@ -46,7 +51,7 @@ impl Engine {
         let path = path.filter(|part| !part.is_empty()).chain([&into.table]);
         let name: Vec<ast::Ident> = path.map(|part| ast::Ident::with_quote('"', part)).collect();
         let scope = Scope {
-            core: std::sync::Arc::clone(&self.core),
+            core: Arc::clone(&self.core),
             session: caller.view(),
             parameters: None,
         };

@@ -14,24 +14,27 @@ mod insert;
 
 use std::sync::Arc;
 
-use arrow::array::{NullArray, RecordBatch};
+use arrow::array::{ArrayRef, NullArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
+use featureflight_online::contents::Digester;
 use featureflight_online::gateway::Gateway;
 use featureflight_online::group::WriteGroup;
 use featureflight_online::outbox::{Answer, IdempotencyKey};
-use featureflight_online::record::Operation;
+use featureflight_online::record::{Operation, value_bytes};
 use featureflight_online::validate::{OnError, Partial, ValidateOptions};
-use featureflight_online::writes::{WriteRequest, write};
+use featureflight_online::writes::{Once, WriteRequest, write};
 use featureflight_udf::{Clocks, StatementContext};
-use futures::{Stream, StreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::pinning::{Pinned, Scope};
+use crate::query::figures::Purpose;
+use crate::query::life::Entry;
 use crate::session::SessionView;
 use crate::settings::WriteSettings;
 
@@ -120,7 +123,9 @@ impl Write {
     /// means nothing was accepted.
     async fn carry_out(
         &self,
-        key: Option<&str>,
+        caller: &Caller,
+        contents: Digester,
+        entry: &Entry,
         rows: impl Stream<Item = Result<RecordBatch>>,
     ) -> Result<Written> {
         let on_error = if self.settings.skip_refused {
@@ -144,14 +149,24 @@ impl Write {
             },
             on_error,
             stages: self.gateway.stages(&self.group),
-            key: key.map(|key| IdempotencyKey {
-                scope: self.group.name().to_owned(),
-                key: key.to_owned(),
+            once: caller.idempotency_key.clone().map(|key| Once {
+                key: IdempotencyKey {
+                    scope: self.group.name().to_owned(),
+                    key,
+                },
+                contents,
             }),
         };
-        let rows = rows.map(|batch| renamed(&batch?, &self.schema));
+        entry.writes();
+        let rows = rows.map(|batch| {
+            let batch = renamed(&batch?, &self.schema)?;
+            entry.received(batch.num_rows(), value_bytes(&batch));
+            Ok(batch)
+        });
         let receipt = write(&self.gateway.outbox, request, rows).await?;
-        let Answer { accepted, refused } = receipt.answer;
+        let Answer {
+            accepted, refused, ..
+        } = receipt.answer;
         let group = self.group.name();
         tracing::info!(group, accepted, refused = refused.rows, "rows were written");
         if on_error == OnError::RefuseAll && !refused.is_empty() {
@@ -214,20 +229,28 @@ impl Engine {
         self: &Arc<Self>,
         caller: &Caller,
         sql: &str,
+        parameters: &[ArrayRef],
         mut rows: Pinned,
         write: &Write,
+        entry: &Entry,
     ) -> Result<Written> {
+        let mut contents = Digester::of_statement(sql);
+        contents.values(parameters)?;
         let token = self.core.queries.receive(caller.session.label(), sql);
+        token.entry().is_for(Purpose::Part);
         let mut settings = caller.view().settings;
         // Limits of results; these rows are none.
         (settings.max_rows, settings.max_bytes) = (None, None);
         rows.slices = 1;
         let query = Self::pinned(caller, rows, token, settings, std::time::Duration::ZERO);
-        let batches = self
-            .run_slice(&Arc::new(query), None, caller.deadline)
-            .await?;
-        write
-            .carry_out(caller.idempotency_key.as_deref(), batches)
-            .await
+        let query = Arc::new(query);
+        // A repeat of an idempotency key runs nothing.
+        let batches = futures::stream::once(async {
+            let batches = self.run_slice(&query, None, caller.deadline).await?;
+            entry.reads(batches.plan.as_ref());
+            Ok::<_, Error>(batches)
+        });
+        let batches = batches.try_flatten();
+        write.carry_out(caller, contents, entry, batches).await
     }
 }

@@ -161,7 +161,7 @@ impl Lane {
                     Error::internal("reading the outbox broke off").with_source(error)
                 })??;
                 let block = Arc::new(block);
-                let bytes = block.rows.get_array_memory_size() / block.len().max(1);
+                let bytes = block.bytes() / block.len().max(1);
                 self.cursor = Some(pending.position);
                 for row in pending.unsettled(Stage::Online) {
                     let record = Record {
@@ -363,7 +363,10 @@ impl Lane {
                 self.options.max_backoff,
             ),
         };
-        self.update(|status| status.retried += 1);
+        self.update(|status| {
+            status.retried += 1;
+            status.throttled += u64::from(trouble == Trouble::Throttled);
+        });
         self.delay(item, wait);
         Went::Back
     }

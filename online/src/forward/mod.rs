@@ -77,8 +77,10 @@ pub struct LaneStatus {
     pub store: String,
     /// Rows that reached the store since the server's start.
     pub sent: u64,
-    /// Rows that had to be sent again.
+    /// Rows that had to be sent again, and those of them that the store put off because it had too
+    /// many.
     pub retried: u64,
+    pub throttled: u64,
     pub quarantined: u64,
     /// What keeps rows from being sent at this moment.
     pub trouble: Option<String>,

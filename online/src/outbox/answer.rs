@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::contents::Contents;
 use crate::validate::Refusals;
 
 /// The outcome of a request. A repeat of its idempotency key gets the same.
@@ -10,6 +11,9 @@ pub struct Answer {
     /// Rows accepted: they are durable and will reach the online store or the quarantine.
     pub accepted: u64,
     pub refused: Refusals,
+    /// What a request with a key held, to know its repeats by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contents: Option<Contents>,
 }
 
 /// Names a request, so that a repeat has one effect. Two scopes never share a key.

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::answer::{Answer, IdempotencyKey};
+use super::figures::OutboxFigures;
 use super::index::{Index, Reach};
 use super::options::OutboxOptions;
 use super::pending::Pending;
@@ -31,6 +32,7 @@ pub(super) struct Core {
     pub(super) failure: Mutex<Option<String>>,
     /// Counts what was accepted.
     pub(super) changed: watch::Sender<u64>,
+    pub(super) figures: OutboxFigures,
     /// One checkpoint at a time.
     pub(super) checkpoints: Mutex<()>,
 }

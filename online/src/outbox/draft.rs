@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
+use std::time::Instant as Clock;
 
 use featureflight_catalog::{Error, Instant, Result};
 use tokio::sync::{oneshot, watch};
@@ -12,6 +13,7 @@ use super::command::{Accepted, Append, Command, Commit, Encoded};
 use super::core::{Core, KeyState};
 use super::entry::{self, RowsHead};
 use super::pending::Stages;
+use crate::contents::Contents;
 use crate::record::Block;
 use crate::validate::Refusals;
 
@@ -39,6 +41,7 @@ pub struct Draft {
     held: Vec<Encoded>,
     parts: u32,
     rows: u64,
+    contents: Option<Contents>,
     /// True once something of it was sent to the writer.
     begun: bool,
     broken: Option<Error>,
@@ -60,6 +63,7 @@ impl Draft {
             held: Vec::new(),
             parts: 0,
             rows: 0,
+            contents: None,
             begun: false,
             broken: None,
         }
@@ -72,7 +76,7 @@ impl Draft {
     /// nothing any more. The request cannot go on then.
     pub async fn push(&mut self, block: &Block) -> Result<()> {
         self.check()?;
-        let bytes = block.rows.get_array_memory_size().max(1);
+        let bytes = block.bytes().max(1);
         let rows = (BLOCK_BYTES.saturating_mul(block.len()) / bytes).clamp(1, BLOCK_ROWS);
         for from in (0..block.len()).step_by(rows) {
             let held = std::mem::take(&mut self.held);
@@ -85,6 +89,11 @@ impl Draft {
             self.rows += slice.len() as u64;
         }
         Ok(())
+    }
+
+    /// Says what the request holds, for the repeats of its key.
+    pub fn holds(&mut self, contents: Contents) {
+        self.contents = Some(contents);
     }
 
     /// Rows pushed so far.
@@ -101,13 +110,16 @@ impl Draft {
         let answer = Answer {
             accepted: self.rows,
             refused,
+            contents: self.contents.take(),
         };
         let held = std::mem::take(&mut self.held);
         let commit = Commit {
             answer: answer.clone(),
             key: self.key.take(),
         };
+        let began = Clock::now();
         let accepted = self.send(held, Some(commit)).await?;
+        self.core.figures.acknowledged(self.rows, began.elapsed());
         let accepted_at = accepted.map(|accepted| Instant::from_micros(accepted.at));
         Ok(Receipt {
             answer,

@@ -21,6 +21,7 @@ mod command;
 mod core;
 mod draft;
 mod entry;
+mod figures;
 mod frame;
 mod index;
 mod landings;
@@ -31,6 +32,7 @@ mod quarantine;
 mod recover;
 mod rows;
 mod segment;
+mod summary;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -55,6 +57,7 @@ use writer::Writer;
 
 pub use answer::{Answer, IdempotencyKey};
 pub use draft::{Draft, Receipt};
+pub use figures::OutboxFigures;
 pub use landings::Landing;
 pub use options::{Durability, OutboxOptions, Probe};
 pub use pending::{PendingBlock, Position, Stage, Stages};
@@ -133,6 +136,7 @@ impl Outbox {
             failure: Mutex::default(),
             changed: watch::channel(0).0,
             checkpoints: Mutex::default(),
+            figures: OutboxFigures::default(),
         });
         core.next_quarantine.store(
             core.first_free_quarantine()?,
@@ -273,23 +277,18 @@ impl Outbox {
     /// What is in the outbox.
     pub fn progress(&self) -> Progress {
         let pending = self.core.pending.lock();
-        let mut groups: BTreeMap<String, GroupProgress> = BTreeMap::new();
-        for block in pending.blocks() {
-            match groups.get_mut(block.group()) {
-                Some(progress) => progress.add(block),
-                None => groups
-                    .entry(block.group().to_owned())
-                    .or_default()
-                    .add(block),
-            }
-        }
         Progress {
             durability: self.core.options.durability,
             segments: pending.segments.len(),
             bytes: pending.bytes(),
             max_bytes: self.core.options.max_bytes,
-            groups,
+            groups: pending.progress(),
         }
+    }
+
+    /// What came in since the start.
+    pub fn figures(&self) -> &OutboxFigures {
+        &self.core.figures
     }
 }
 
@@ -313,22 +312,6 @@ pub struct GroupProgress {
     pub oldest_online: Option<Instant>,
     /// When the oldest row that is not offline was accepted.
     pub oldest_offline: Option<Instant>,
-}
-
-impl GroupProgress {
-    /// Blocks come in the order of acceptance.
-    fn add(&mut self, block: &PendingBlock) {
-        let online = block.remaining(Stage::Online) as u64;
-        let offline = block.remaining(Stage::Offline) as u64;
-        self.online_rows += online;
-        self.offline_rows += offline;
-        if online > 0 {
-            self.oldest_online.get_or_insert(block.accepted_at);
-        }
-        if offline > 0 {
-            self.oldest_offline.get_or_insert(block.accepted_at);
-        }
-    }
 }
 
 fn run_checkpoints(core: &Core, stop: &(Mutex<bool>, Condvar)) {

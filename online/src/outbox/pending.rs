@@ -1,15 +1,18 @@
 //! What is accepted and not settled everywhere yet: blocks on disk, with marks in memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::GroupProgress;
 use super::entry::{self, RowsHead};
 use super::rows::RowSet;
 use super::segment::Segment;
+use super::summary::Summary;
 use crate::group::Layout;
 use crate::record::{Block, Operation};
 
@@ -72,6 +75,7 @@ pub struct PendingBlock {
     settled: Mutex<[RowSet; 2]>,
     /// The offline files its rows go into, noted before the files are there.
     landings: Mutex<Vec<Landing>>,
+    summary: OnceLock<Summary>,
 }
 
 /// Rows of a block that go into one file.
@@ -108,6 +112,7 @@ impl PendingBlock {
         Self {
             settled: Mutex::new(Stage::ALL.map(rows)),
             landings: Mutex::default(),
+            summary: OnceLock::new(),
             position,
             accepted_at,
             layout,
@@ -192,6 +197,17 @@ impl PendingBlock {
             .segment
             .payload(self.place.offset, self.place.length)?;
         entry::decode_rows(&payload, &self.layout)
+    }
+
+    /// Remembers what its rows, as they were read, are about.
+    pub(crate) fn summarize(&self, rows: &Block) {
+        self.summary.get_or_init(|| Summary::of(rows));
+    }
+
+    /// False when every row is known to lack something that `prune` asks for.
+    pub(crate) fn may_pass(&self, prune: &Prune) -> bool {
+        let summary = self.summary.get();
+        summary.is_none_or(|summary| summary.may_pass(prune))
     }
 
     fn is_done(&self) -> bool {
@@ -337,8 +353,29 @@ impl Pending {
         groups.map(|(group, _)| group.clone()).collect()
     }
 
-    pub(super) fn blocks(&self) -> impl Iterator<Item = &Arc<PendingBlock>> {
-        self.blocks.values()
+    /// What waits, by group.
+    pub(super) fn progress(&self) -> BTreeMap<String, GroupProgress> {
+        let groups = self.groups.iter();
+        let groups = groups.map(|(name, group)| {
+            let [online, offline] = group.remaining;
+            let progress = GroupProgress {
+                online_rows: online as u64,
+                offline_rows: offline as u64,
+                oldest_online: self.oldest(group, Stage::Online),
+                oldest_offline: self.oldest(group, Stage::Offline),
+            };
+            (name.clone(), progress)
+        });
+        groups.collect()
+    }
+
+    fn oldest(&self, group: &Group, stage: Stage) -> Option<Instant> {
+        if group.remaining[stage.index()] == 0 {
+            return None;
+        }
+        let blocks = group.positions.iter().filter_map(|at| self.blocks.get(at));
+        let mut waiting = blocks.filter(|block| block.remaining(stage) > 0);
+        waiting.next().map(|block| block.accepted_at)
     }
 
     pub(super) fn bytes(&self) -> u64 {

@@ -410,6 +410,7 @@ impl Writer {
             return Ok(());
         }
         let probe = &self.core.options.probe;
+        let began = Clock::now();
         let synced = probe
             .at("append.sync")
             .and_then(|()| self.segment.file.sync_data())
@@ -417,6 +418,10 @@ impl Writer {
         if let Err(error) = synced {
             return Err(self.core.fail(&format!("an fsync failed ({error})")));
         }
+        self.core
+            .figures
+            .fsync_seconds
+            .observe(began.elapsed().as_secs_f64());
         self.synced = self.offset;
         self.unsynced_since = None;
         self.note_reach();

@@ -38,6 +38,17 @@ impl Operation {
     }
 }
 
+/// What the values of `rows` take in memory. The arrays of one message share its memory, which each
+/// of them would count whole.
+pub fn value_bytes(rows: &RecordBatch) -> usize {
+    let columns = rows.columns().iter();
+    let bytes = columns.map(|column| {
+        let whole = column.get_array_memory_size();
+        column.to_data().get_slice_memory_size().unwrap_or(whole)
+    });
+    bytes.sum()
+}
+
 /// Accepted rows of one group that all do the same. Identifier and event time are never null, and
 /// every value is one the group's definition allows.
 #[derive(Debug, Clone)]
@@ -81,6 +92,11 @@ impl Block {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// What its values take, see [`value_bytes`].
+    pub fn bytes(&self) -> usize {
+        value_bytes(&self.rows)
     }
 
     /// The event time of every row.

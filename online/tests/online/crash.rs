@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use featureflight_catalog::Result;
+use featureflight_online::contents::Contents;
 use featureflight_online::forward::{ForwardOptions, Forwarder};
 use featureflight_online::group::Layout;
 use featureflight_online::outbox::{
@@ -100,12 +101,17 @@ fn key(number: i64) -> IdempotencyKey {
     }
 }
 
+fn contents(number: i64) -> Contents {
+    serde_json::from_value(number.to_string().into()).unwrap()
+}
+
 /// Request `number`: one row each for the records 0 to [`ROWS`], all with this value. True for a
 /// repeat.
 async fn write(outbox: &Outbox, number: i64) -> Result<bool> {
     match outbox.begin(ONLINE, &key(number)).await? {
         Begin::Repeat(answer) => {
             assert_eq!(answer.accepted, u64::try_from(ROWS).unwrap());
+            assert_eq!(answer.contents, Some(contents(number)));
             Ok(true)
         }
         Begin::Draft(mut draft) => {
@@ -113,6 +119,7 @@ async fn write(outbox: &Outbox, number: i64) -> Result<bool> {
                 let row = Write::put(&record.to_string(), number, number);
                 draft.push(&block("g", &[row], None)).await?;
             }
+            draft.holds(contents(number));
             draft.commit(Refusals::default()).await?;
             Ok(false)
         }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use featureflight_catalog::{Error, Kind, Result};
+use featureflight_online::contents::Digester;
 use featureflight_online::forward::{ForwardOptions, Forwarder};
 use featureflight_online::group::WriteGroup;
 use featureflight_online::outbox::{IdempotencyKey, Outbox, OutboxOptions, Receipt, Stage, Stages};
 use featureflight_online::record::Operation;
 use featureflight_online::store::embedded::EmbeddedStore;
 use featureflight_online::validate::{OnError, ValidateOptions};
-use featureflight_online::writes::{WriteRequest, read_online, write};
+use featureflight_online::writes::{Once, WriteRequest, read_online, write};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -57,16 +58,26 @@ struct Setup {
 
 impl Setup {
     fn new() -> Self {
-        let dir = TempDir::new().unwrap();
+        Self::open(group(), TempDir::new().unwrap())
+    }
+
+    fn open(group: WriteGroup, dir: TempDir) -> Self {
         let options = OutboxOptions {
             reserve_bytes: 0,
             ..OutboxOptions::default()
         };
         Self {
             outbox: Arc::new(Outbox::open(&dir.path().join("outbox"), options).unwrap()),
-            group: group(),
+            group,
             dir,
         }
+    }
+
+    /// As after a restart.
+    fn reopened(self) -> Self {
+        let Self { outbox, group, dir } = self;
+        drop(outbox);
+        Self::open(group, dir)
     }
 
     async fn write(
@@ -86,9 +97,12 @@ impl Setup {
                 online: true,
                 offline: false,
             },
-            key: key.map(|key| IdempotencyKey {
-                scope: "me".to_owned(),
-                key: key.to_owned(),
+            once: key.map(|key| Once {
+                key: IdempotencyKey {
+                    scope: "me".to_owned(),
+                    key: key.to_owned(),
+                },
+                contents: Digester::of_rows(""),
             }),
         };
         write(&self.outbox, request, futures::stream::iter(batches)).await
@@ -145,6 +159,37 @@ async fn one_bad_row_refuses_all_or_is_skipped() {
         .await
         .unwrap();
     assert_eq!((repeat.answer, repeat.accepted_at), (receipt.answer, None));
+    assert_eq!(setup.pending(), 2);
+}
+
+#[tokio::test]
+async fn a_key_stands_for_one_request() {
+    let mut setup = Setup::new();
+    let first = || vec![Ok(batch(vec![1, 2], vec![Some(0.5), None]))];
+    let written = setup
+        .write(first(), OnError::Skip, Some("k"))
+        .await
+        .unwrap();
+    for reopened in [false, true] {
+        if reopened {
+            setup = setup.reopened();
+        }
+        let parts = vec![
+            Ok(batch(vec![1], vec![Some(0.5)])),
+            Ok(batch(vec![2], vec![None])),
+        ];
+        let repeat = setup.write(parts, OnError::Skip, Some("k")).await.unwrap();
+        assert_eq!(repeat.answer, written.answer);
+        for (other, on_error) in [
+            (batch(vec![1, 2], vec![Some(0.5), Some(0.0)]), OnError::Skip),
+            (batch(vec![2, 1], vec![None, Some(0.5)]), OnError::Skip),
+            (batch(vec![1], vec![Some(0.5)]), OnError::Skip),
+            (batch(vec![1, 2], vec![Some(0.5), None]), OnError::RefuseAll),
+        ] {
+            let error = setup.write(vec![Ok(other)], on_error, Some("k")).await;
+            assert_eq!(error.unwrap_err().kind, Kind::FailedPrecondition);
+        }
+    }
     assert_eq!(setup.pending(), 2);
 }
 

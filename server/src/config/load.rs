@@ -45,6 +45,10 @@ pub struct ServeArgs {
     #[arg(long, value_name = "HOST:PORT")]
     pub listen: Option<String>,
 
+    /// Address for metrics and health over HTTP: /metrics, /healthz, /readyz
+    #[arg(long, value_name = "HOST:PORT")]
+    pub http_listen: Option<String>,
+
     /// Listen beyond loopback although anyone who can connect may read everything
     #[arg(long)]
     pub insecure: bool,
@@ -234,6 +238,7 @@ fn flags(
     let path = |path: &Path| path.to_string_lossy().into_owned();
     let mut builder = builder
         .set_override_option("server.listen", args.listen.clone())?
+        .set_override_option("http.listen", args.http_listen.clone())?
         .set_override_option("log.level", args.log_level.clone())?
         .set_override_option(
             "log.format",

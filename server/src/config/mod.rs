@@ -23,6 +23,7 @@ pub use writes::{OfflineConfig, OnlineConfig, OnlineKind, OutboxConfig};
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     pub server: ServerConfig,
+    pub http: HttpConfig,
     pub catalog: CatalogConfig,
     pub storage: StorageConfig,
     pub outbox: OutboxConfig,
@@ -93,6 +94,14 @@ impl Default for ServerConfig {
             shutdown_grace: Span::from_secs(10),
         }
     }
+}
+
+/// The port for metrics and health.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HttpConfig {
+    /// `host:port`; port 0 takes a free one. Without it there is no such port.
+    pub listen: Option<String>,
 }
 
 /// Where feature groups are described.

@@ -14,7 +14,7 @@ use futures::stream::BoxStream;
 use futures::{FutureExt, Stream, StreamExt};
 use tokio::time::Instant;
 use tonic::metadata::{MetadataMap, MetadataValue};
-use tonic::{Extensions, Response, Status};
+use tonic::{Code, Extensions, Response, Status};
 use tracing::{Instrument, Span};
 
 use super::Service;
@@ -57,7 +57,7 @@ impl Call {
             id,
             span,
             cookie: None,
-            under_way: Arc::new(service.calls.enter()),
+            under_way: Arc::new(service.calls.enter(rpc)),
         }
     }
 
@@ -144,6 +144,7 @@ impl Call {
             .await;
         match outcome.unwrap_or_else(|panic| Err(panicked(panic.as_ref()).into())) {
             Ok(answer) => {
+                self.under_way.comes_to(Some(Code::Ok));
                 let mut response = Response::new(answer);
                 self.dress(response.metadata_mut());
                 Ok(response)
@@ -160,25 +161,31 @@ impl Call {
     ) -> BoxStream<'static, Result<T, Status>> {
         let (id, span) = (self.id.clone(), self.span.clone());
         let under_way = Arc::clone(&self.under_way);
+        under_way.comes_to(None);
         let mut items = AssertUnwindSafe(items).catch_unwind().boxed();
         let mut ended = false;
         futures::stream::poll_fn(move |cx| {
             if ended {
                 return std::task::Poll::Ready(None);
             }
-            let (_entered, _) = (span.enter(), &under_way);
+            let _entered = span.enter();
             items.poll_next_unpin(cx).map(|item| {
                 let outcome = match item {
                     Some(Ok(outcome)) => outcome,
                     Some(Err(panic)) => Err(panicked(panic.as_ref())),
                     None => {
                         ended = true;
+                        under_way.comes_to(Some(Code::Ok));
                         let said = said_at_end();
                         return (!said.is_empty()).then(|| Err(status::complete(said)));
                     }
                 };
                 ended = outcome.is_err();
-                Some(outcome.map_err(|error| refuse(error.into(), &id)))
+                Some(outcome.map_err(|error| {
+                    let status = refuse(error.into(), &id);
+                    under_way.comes_to(Some(status.code()));
+                    status
+                }))
             })
         })
         .boxed()
@@ -187,6 +194,7 @@ impl Call {
     pub(crate) fn refuse(&self, fault: Fault) -> Status {
         let _entered = self.span.enter();
         let mut status = refuse(fault, &self.id);
+        self.under_way.comes_to(Some(status.code()));
         self.offer_cookie(status.metadata_mut());
         status
     }

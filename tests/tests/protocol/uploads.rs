@@ -48,7 +48,10 @@ pub(crate) fn spine(rows: &[(&str, i64)]) -> RecordBatch {
     .unwrap()
 }
 
-async fn messages(command: &CommandStatementIngest, batches: Vec<RecordBatch>) -> Vec<FlightData> {
+pub(super) async fn messages(
+    command: &CommandStatementIngest,
+    batches: Vec<RecordBatch>,
+) -> Vec<FlightData> {
     let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
     FlightDataEncoderBuilder::new()
         .with_flight_descriptor(Some(descriptor))

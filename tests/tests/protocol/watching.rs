@@ -5,6 +5,7 @@ use std::time::Duration;
 use tonic::Code;
 
 use super::client::{Client, Server, code};
+use super::uploads::messages;
 use super::writes::{append, rows, writer};
 
 async fn eventually(client: &mut Client, sql: &str, wanted: &[&str]) {
@@ -31,6 +32,38 @@ async fn what_waits_and_what_was_sent_shows() {
                FROM system.writes";
     let shown = ["scores|embedded|0|2|true|true|2|0|"];
     eventually(&mut client, sql, &shown).await;
+}
+
+#[tokio::test]
+async fn a_long_upload_says_how_far_it_is() {
+    let server = writer().await;
+    let mut client = server.connect().await;
+    let row = |id: &str| rows(&[(id, "2026-01-01", 1.0, 1), ("x", "2026-01-01", 1.0, 1)]);
+    let batches = vec![row("a"), row("b"), row("c")];
+    let mut messages = messages(&append(), batches).await;
+    let last = messages.pop().unwrap();
+    let (sender, receiver) = tokio::sync::mpsc::channel(messages.len() + 1);
+    for message in messages {
+        sender.send(message).await.unwrap();
+    }
+    let mut uploading = client.clone();
+    let upload = tokio::spawn(async move {
+        let messages = futures::stream::unfold(receiver, async |mut receiver| {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        let answer = uploading.flight.do_put(messages).await?;
+        answer.into_inner().message().await
+    });
+    let sql = "SELECT state, rows, bytes > 0, progress FROM system.queries \
+               WHERE statement = 'ingest into scores'";
+    eventually(&mut client, sql, &["running|4|true|"]).await;
+    let there = client.rows("SELECT count(*) FROM scores").await;
+    assert_eq!(there, ["0"], "nothing counts before all of it does");
+    sender.send(last).await.unwrap();
+    drop(sender);
+    upload.await.unwrap().unwrap();
+    let sql = sql.replace("bytes > 0, ", "");
+    eventually(&mut client, &sql, &["succeeded|6|1.0"]).await;
 }
 
 /// A hard delete that is overtaken on its way is refused by the online store.

@@ -161,3 +161,24 @@ async fn weaker_durability_acknowledges_first_and_fsyncs_soon() {
         Durability::Written(_)
     ));
 }
+
+/// Arrays that were read from one message share its memory, of which each says that it holds all.
+#[tokio::test]
+async fn rows_of_one_message_are_not_taken_apart() {
+    let dir = TempDir::new().expect("a directory");
+    let outbox = open(&dir);
+    let numbers: Vec<i64> = (0..8_000).collect();
+    let long = block("g", &"x".repeat(200), &numbers);
+    let mut draft = outbox.draft(ONLINE);
+    draft.push(&long).await.expect("written");
+    draft.commit(Refusals::default()).await.expect("accepted");
+    let read = outbox.pending("g", Stage::Online)[0].read().expect("rows");
+    assert_eq!(read.bytes(), long.bytes());
+    settle_all(&outbox);
+    let mut draft = outbox.draft(ONLINE);
+    draft.push(&read).await.expect("written");
+    draft.commit(Refusals::default()).await.expect("accepted");
+    let blocks = outbox.pending("g", Stage::Online);
+    let rows: Vec<usize> = blocks.iter().map(|block| block.rows()).collect();
+    assert_eq!(rows, [8_000]);
+}
