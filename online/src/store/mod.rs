@@ -72,6 +72,11 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
 
     fn limit(&self) -> BatchLimit;
 
+    /// Whether it writes the offline store too: what it refuses is in neither then.
+    fn writes_offline(&self) -> bool {
+        false
+    }
+
     /// Sends records of one group with identifiers that differ; one outcome for each, in order.
     /// Never longer than its own time-out.
     async fn write(&self, records: &[Record]) -> Vec<Outcome>;
