@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use featureflight_catalog::model::FeatureGroup;
-use featureflight_catalog::{Instant, Result};
+use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -65,6 +65,20 @@ impl Gateway {
             },
             offline: group.group.offline_store_config.is_some(),
         }
+    }
+
+    /// The online store, for reading records of `group`.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a group without one.
+    pub fn online(&self, group: &WriteGroup) -> Result<&Arc<dyn OnlineStore>> {
+        if has_online_store(&group.group) {
+            return Ok(&self.store);
+        }
+        let name = group.name();
+        Err(Error::precondition(format!(
+            "feature group '{name}' has no online store"
+        )))
     }
 
     /// Marks rows that are in the offline store.

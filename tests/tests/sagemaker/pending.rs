@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use featureflight_catalog::Kind;
 use featureflight_tests::fake_runtime::Faults;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -343,4 +344,35 @@ async fn a_ticket_gives_the_same_rows_after_they_landed() {
     assert_eq!(rig.sql(PENDING).await, [""; 0]);
     rig.settled().await;
     assert_eq!(rig.fetch(&query).await.unwrap(), first);
+}
+
+/// A row that lands between a statement's look at what waits and its list is looked for later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_is_looked_into_again_for_rows_that_came_meanwhile() {
+    let mut rig = Rig::start().await;
+    rig.restart(NEVER, NEVER).await;
+    rig.sql(ONE).await;
+    let waiting = rig.waiting().await;
+    rig.sql(&ONE.replace("0.1, 1)", "0.1, 2)")).await;
+    rig.sent().await;
+    rig.land(|number| number == 1);
+    assert_eq!(rig.beside(waiting).await, 1, "the first is in no file");
+    assert_eq!(rig.sql(PENDING).await, ["1"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_online_store_is_asked_for_records_and_lists_none() {
+    let rig = Rig::start().await;
+    rig.sql(ONE).await;
+    rig.sql(&ONE.replace("'a'", "'b'")).await;
+    rig.sent().await;
+    let online = "SELECT id, visits FROM online('scores') WHERE id IN ('b', 'x')";
+    assert_eq!(rig.sql(online).await, ["b|1"]);
+    assert_eq!(rig.fake.calls("BatchGetRecord"), 1);
+    let error = rig.try_sql("SELECT * FROM online('scores')").await;
+    let error = error.unwrap_err();
+    assert_eq!(error.kind, Kind::FailedPrecondition);
+    assert!(error.message.contains("WHERE \"id\" = ..."), "{error}");
+    let skew = "SELECT record_identifier, class FROM online_skew('scores') ORDER BY 1";
+    assert_eq!(rig.sql(skew).await, ["a|equal", "b|equal"]);
 }

@@ -7,7 +7,10 @@ use std::time::Duration;
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches;
 use featureflight_catalog::Result;
+use featureflight_catalog::listing::{EventRange, Lister};
 use featureflight_catalog::model::FeatureGroup;
+use featureflight_catalog::snapshot::Serving;
+use featureflight_catalog::unlanded::{Fresh, Waiting};
 use featureflight_engine::query::PinnedQuery;
 use featureflight_engine::session::Session;
 use featureflight_engine::{Engine, EngineOptions, Writes};
@@ -171,6 +174,27 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("rows are pending still");
+    }
+
+    /// What a statement takes down first.
+    pub(super) async fn waiting(&self) -> Waiting {
+        let gateway = &self.running().gateway;
+        gateway.waiting("scores", None).await.unwrap()
+    }
+
+    /// How many files, the pending rows as one of them, a statement reads that has taken `waiting`
+    /// down and lists now, but for those that are there.
+    pub(super) async fn beside(&self, waiting: Waiting) -> usize {
+        let catalog = self.running().engine.catalog.snapshot();
+        let Serving::Served(table) = &catalog.groups["scores"].serving else {
+            panic!("the group is served");
+        };
+        let lister = Lister::new(Duration::ZERO);
+        let list = lister.list(&table.files, EventRange::ALL, None).await;
+        let list = list.unwrap();
+        let there = list.files.len();
+        let beside = waiting.beside(list, &table.files).await.unwrap();
+        beside.files.len() - there
     }
 
     pub(super) fn faults(&self, faults: Faults) {
