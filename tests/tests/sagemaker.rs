@@ -9,6 +9,7 @@
 )]
 
 mod sagemaker {
+    mod defining;
     mod pending;
     mod rig;
 }
