@@ -6,7 +6,7 @@
 //! are the same. The state is read once, the history once more where values differ at one event time.
 
 use std::collections::hash_map::DefaultHasher;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
@@ -171,8 +171,8 @@ impl Class {
     }
 }
 
-/// By hash and identifier.
-type Sample<T> = BTreeMap<(u64, String), T>;
+/// Hash and identifier.
+type Key = (u64, String);
 
 #[derive(Debug)]
 struct Compare {
@@ -188,8 +188,8 @@ struct Compare {
 impl Compare {
     async fn run(&self, context: &Arc<TaskContext>) -> PlanResult<RecordBatch> {
         let mut offline = self.state(context).await?;
-        let mut chosen: Vec<(u64, String)> = offline.keys().cloned().collect();
-        chosen.extend(self.listed().await?.into_keys());
+        let mut chosen: Vec<Key> = offline.keys().cloned().collect();
+        chosen.extend(self.listed().await?);
         chosen.sort_unstable();
         chosen.dedup();
         chosen.truncate(self.sample);
@@ -219,20 +219,23 @@ impl Compare {
     }
 
     /// The records of the state that are in the sample.
-    async fn state(&self, context: &Arc<TaskContext>) -> PlanResult<Sample<Record>> {
-        let mut sample = Sample::new();
+    async fn state(&self, context: &Arc<TaskContext>) -> PlanResult<BTreeMap<Key, Record>> {
+        let mut sample = BTreeMap::new();
         let mut batches = execute_stream(Arc::clone(&self.state), Arc::clone(context))?;
         while let Some(batch) = batches.try_next().await? {
             for (identifier, record) in self.records(&batch) {
-                self.offer(&mut sample, identifier, record);
+                sample.insert(key(identifier), record);
+                if sample.len() > self.sample {
+                    sample.pop_last();
+                }
             }
         }
         Ok(sample)
     }
 
     /// The records of the online store that are in the sample, if it can list them.
-    async fn listed(&self) -> Result<Sample<()>> {
-        let mut sample = Sample::new();
+    async fn listed(&self) -> Result<BTreeSet<Key>> {
+        let mut sample = BTreeSet::new();
         let Some(records) = self.online.store.list(&self.online.group.puts).await? else {
             return Ok(sample);
         };
@@ -244,22 +247,11 @@ impl Compare {
                 return Ok(sample);
             }
             for record in found {
-                self.offer(&mut sample, record.identifier, ());
+                sample.insert(key(record.identifier));
+                if sample.len() > self.sample {
+                    sample.pop_last();
+                }
             }
-        }
-    }
-
-    fn offer<T>(&self, sample: &mut Sample<T>, identifier: String, value: T) {
-        let mut hasher = DefaultHasher::new();
-        identifier.hash(&mut hasher);
-        let key = (hasher.finish(), identifier);
-        let is_full = sample.len() >= self.sample;
-        if is_full && sample.last_key_value().is_none_or(|(last, _)| *last < key) {
-            return;
-        }
-        sample.insert(key, value);
-        if sample.len() > self.sample {
-            sample.pop_last();
         }
     }
 
@@ -379,6 +371,12 @@ impl Compare {
             .collect();
         (!differing.is_empty()).then(|| differing.join(", "))
     }
+}
+
+fn key(identifier: String) -> Key {
+    let mut hasher = DefaultHasher::new();
+    identifier.hash(&mut hasher);
+    (hasher.finish(), identifier)
 }
 
 struct Row {

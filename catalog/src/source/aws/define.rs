@@ -7,6 +7,7 @@ use std::time::Duration;
 use aws_config::retry::RetryConfig;
 use aws_sdk_sagemaker::Client;
 use aws_sdk_sagemaker::config::Builder;
+use aws_sdk_sagemaker::operation::create_feature_group::CreateFeatureGroupError;
 use aws_sdk_sagemaker::types::{
     FeatureDefinition as Definition, FeatureType as Type, OfflineStoreConfig, OnlineStoreConfig,
     OnlineStoreSecurityConfig, S3StorageConfig, TtlDuration, TtlDurationUnit,
@@ -78,7 +79,7 @@ pub(super) async fn create(
     if let Err(failure) = &sent
         && failure
             .as_service_error()
-            .is_some_and(|error| error.is_resource_in_use())
+            .is_some_and(CreateFeatureGroupError::is_resource_in_use)
     {
         return Err(Error::new(
             Kind::AlreadyExists,
