@@ -86,7 +86,7 @@ impl Pin {
                 let not_before = not_before.and_then(Instant::to_system_time);
                 let not_before = not_before.max(waiting.landed_at);
                 let list = self.lister.list(set, range, not_before).await?;
-                Ok::<_, Error>(waiting.beside(list, set))
+                waiting.beside(list, set).await
             })
             .await?;
         Ok(Arc::clone(list))

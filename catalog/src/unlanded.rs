@@ -22,6 +22,13 @@ use crate::table::{FeatureTable, FileSet};
 /// The last segment of the place they are said to have.
 const PLACE: &str = "unlanded";
 
+/// The write time of a version that is accepted and that somebody else will write: later than every
+/// cut, and shown as null.
+pub const PENDING: Instant = Instant {
+    micros: i64::MAX,
+    nanos: 999,
+};
+
 /// Where versions wait.
 #[async_trait]
 pub trait Fresh: Send + Sync + fmt::Debug {
@@ -43,9 +50,13 @@ pub struct Waiting {
 }
 
 /// Versions that waited before the files were listed.
+#[async_trait]
 pub trait Candidates: Send + Sync + fmt::Debug {
     /// Those that are in none of these files; `None` when all are.
-    fn missing_from(&self, files: &FileList) -> Option<Arc<dyn Unlanded>>;
+    ///
+    /// # Errors
+    /// Those of reading a file, where it has to be read to tell.
+    async fn missing_from(&self, files: &FileList) -> Result<Option<Arc<dyn Unlanded>>>;
 }
 
 /// A fixed sequence of versions.
@@ -71,11 +82,15 @@ pub trait Unlanded: Send + Sync + fmt::Debug {
 
 impl Waiting {
     /// `list` and, behind its files, the versions that are in none of them.
-    #[must_use]
-    pub fn beside(&self, list: Arc<FileList>, set: &FileSet) -> Arc<FileList> {
-        let missing = self.versions.as_ref();
-        let Some(unlanded) = missing.and_then(|versions| versions.missing_from(&list)) else {
-            return list;
+    ///
+    /// # Errors
+    /// Those of [`Candidates::missing_from`].
+    pub async fn beside(&self, list: Arc<FileList>, set: &FileSet) -> Result<Arc<FileList>> {
+        let Some(versions) = &self.versions else {
+            return Ok(list);
+        };
+        let Some(unlanded) = versions.missing_from(&list).await? else {
+            return Ok(list);
         };
         let mut list = Arc::unwrap_or_clone(list);
         list.files.push(Arc::new(DataFile {
@@ -89,6 +104,6 @@ impl Waiting {
             hour: None,
             unlanded: Some(unlanded),
         }));
-        Arc::new(list)
+        Ok(Arc::new(list))
     }
 }

@@ -18,6 +18,7 @@ mod functions;
 mod limits;
 mod memory;
 pub mod metadata;
+mod online;
 mod pinning;
 mod planning;
 pub mod query;

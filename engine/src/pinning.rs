@@ -26,6 +26,7 @@ use crate::effects;
 use crate::engine::{Core, Prepared};
 use crate::error::classify;
 use crate::limits;
+use crate::online::OnlineStores;
 use crate::query::life::Entry;
 use crate::query::{PinnedPlan, Source};
 use crate::repeat;
@@ -112,6 +113,10 @@ impl Scope {
             schema: self.session.schema.clone(),
             views: Arc::clone(&self.session.views),
             tables: self.session.table_providers(),
+            online: match &core.writes {
+                Writes::Through(gateway) => Some(Arc::new(OnlineStores(Arc::clone(gateway))) as _),
+                Writes::Refused(_) => None,
+            },
             parameters: self.parameters.clone(),
         };
         Ground {

@@ -3,7 +3,8 @@
 //!
 //! Where this server writes the offline store itself, write time and API invocation time of a row
 //! are the time of its acknowledgement, here as later in the file: cuts and ranks are the same
-//! wherever the row is read from.
+//! wherever the row is read from. Where SageMaker writes it, a row is [`PENDING`] until it is in a
+//! file: no cut of the system's time has it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -17,80 +18,112 @@ use featureflight_catalog::listing::FileList;
 use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
 use featureflight_catalog::table::FeatureTable;
-use featureflight_catalog::unlanded::{Candidates, Fresh, Unlanded, Waiting};
+use featureflight_catalog::unlanded::{Candidates, Fresh, PENDING, Unlanded, Waiting};
 use featureflight_catalog::{Error, Instant, Result};
 
+use crate::arrivals::{self, Arrivals, Waits};
 use crate::gateway::{Gateway, OfflineBy};
-use crate::outbox::{PendingBlock, Stage};
+use crate::outbox::{Outbox, PendingBlock};
 use crate::record::Block;
 
 #[async_trait]
 impl Fresh for Gateway {
     async fn waiting(&self, group: &str, cut: Option<Instant>) -> Result<Waiting> {
-        if self.offline == OfflineBy::Service {
-            return Ok(Waiting::default());
-        }
-        if let Some(cut) = cut {
+        if let (OfflineBy::Gateway, Some(cut)) = (&self.offline, cut) {
             self.outbox.settle_clock(cut).await?;
         }
-        let blocks = self.outbox.pending(group, Stage::Offline);
-        let rows = blocks.into_iter().filter_map(|block| {
-            let rows = block.unsettled(Stage::Offline);
-            (!rows.is_empty()).then_some((block, rows))
-        });
-        let rows: Vec<_> = rows.collect();
+        let waits = arrivals::waiting(&self.outbox, group);
         // Asked for last: what was settled before the look above had landed before this.
         let landed_at = self.landed.of(group);
-        let versions = Arc::new(Rows(rows)) as Arc<dyn Candidates>;
+        let waited = (!waits.is_empty()).then(|| {
+            Arc::new(Waited {
+                outbox: Arc::clone(&self.outbox),
+                arrivals: match &self.offline {
+                    OfflineBy::Service(arrivals) => Some(Arc::clone(arrivals)),
+                    OfflineBy::Gateway => None,
+                },
+                group: group.to_owned(),
+                waits,
+            }) as Arc<dyn Candidates>
+        });
         Ok(Waiting {
             landed_at,
-            versions: Some(versions),
+            versions: waited,
         })
     }
 }
 
-/// Blocks and their rows that waited at one moment.
+/// What waited of a group at one moment.
 #[derive(Debug)]
-struct Rows(Vec<(Arc<PendingBlock>, Vec<usize>)>);
+struct Waited {
+    outbox: Arc<Outbox>,
+    /// Where SageMaker writes the offline store.
+    arrivals: Option<Arc<Arrivals>>,
+    group: String,
+    waits: Vec<Waits>,
+}
 
-impl Candidates for Rows {
-    fn missing_from(&self, list: &FileList) -> Option<Arc<dyn Unlanded>> {
+#[async_trait]
+impl Candidates for Waited {
+    async fn missing_from(&self, list: &FileList) -> Result<Option<Arc<dyn Unlanded>>> {
+        if let Some(arrivals) = &self.arrivals {
+            arrivals
+                .look(&self.outbox, &self.group, list, &self.waits)
+                .await?;
+        }
+        let pending = self.arrivals.is_some();
         let files = list.files.iter();
         let listed: HashSet<&str> = files.map(|file| file.meta.location.as_ref()).collect();
-        let blocks = self.0.iter().filter_map(|(block, rows)| {
+        let waits = self.waits.iter().filter_map(|(block, rows)| {
             let rows = block.not_landed(rows.clone(), |file| listed.contains(file));
             (!rows.is_empty()).then(|| (Arc::clone(block), rows))
         });
-        let rows: Vec<_> = blocks.collect();
-        (!rows.is_empty()).then(|| Arc::new(Self(rows)) as Arc<dyn Unlanded>)
+        let waits: Vec<_> = waits.collect();
+        let missing = (!waits.is_empty()).then(|| Arc::new(Rows { waits, pending }) as _);
+        Ok(missing)
     }
+}
+
+/// Rows that are in no file.
+#[derive(Debug)]
+struct Rows {
+    waits: Vec<Waits>,
+    /// Somebody else will write them.
+    pending: bool,
 }
 
 impl Unlanded for Rows {
     fn batches(&self) -> usize {
-        self.0.len()
+        self.waits.len()
     }
 
     fn rows(&self, batch: usize) -> usize {
-        self.0[batch].1.len()
+        self.waits[batch].1.len()
     }
 
     fn may_pass(&self, batch: usize, prune: &Prune) -> bool {
-        self.0[batch].0.may_pass(prune)
+        self.waits[batch].0.may_pass(prune)
     }
 
     fn bytes(&self) -> u64 {
-        self.0.iter().map(|(block, _)| block.bytes()).sum()
+        self.waits.iter().map(|(block, _)| block.bytes()).sum()
     }
 
     fn read(&self, batch: usize, table: &FeatureTable, columns: &Columns) -> Result<VersionBatch> {
-        let (pending, rows) = &self.0[batch];
-        versions(pending, rows, table, columns)
+        let (pending, rows) = &self.waits[batch];
+        let mut versions = versions(pending, rows, table, columns)?;
+        if self.pending && columns.write_time {
+            versions.write_time = Some(InstantColumn {
+                micros: vec![PENDING.micros; rows.len()].into(),
+                nanos: Some(vec![PENDING.nanos; rows.len()]),
+            });
+        }
+        Ok(versions)
     }
 }
 
-/// Rows of a block as versions.
-fn versions(
+/// Rows of a block as versions, written and received when they were acknowledged.
+pub(crate) fn versions(
     pending: &PendingBlock,
     rows: &[usize],
     table: &FeatureTable,

@@ -6,21 +6,22 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use featureflight_catalog::Result;
 use featureflight_catalog::model::FeatureGroup;
+use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
 use serde_json::Value;
 
+use crate::arrivals::Arrivals;
 use crate::forward::{Lanes, Router};
 use crate::group::WriteGroup;
-use crate::outbox::{Outbox, Stages};
+use crate::outbox::{Outbox, PendingBlock, Stage, Stages};
 use crate::store::OnlineStore;
 
 /// Who writes accepted rows to the offline store.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum OfflineBy {
     /// SageMaker, from what its runtime was sent.
-    Service,
+    Service(Arc<Arrivals>),
     /// This server.
     Gateway,
 }
@@ -57,16 +58,42 @@ impl Gateway {
     /// What rows of `group` go through. SageMaker's runtime takes those of groups without an online
     /// store too; no other store does.
     pub fn stages(&self, group: &WriteGroup) -> Stages {
-        match self.offline {
-            OfflineBy::Service => Stages {
-                online: true,
-                offline: false,
+        Stages {
+            online: match &self.offline {
+                OfflineBy::Service(_) => true,
+                OfflineBy::Gateway => has_online_store(&group.group),
             },
-            OfflineBy::Gateway => Stages {
-                online: has_online_store(&group.group),
-                offline: group.group.offline_store_config.is_some(),
-            },
+            offline: group.group.offline_store_config.is_some(),
         }
+    }
+
+    /// The online store, for reading records of `group`.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a group without one.
+    pub fn online(&self, group: &WriteGroup) -> Result<&Arc<dyn OnlineStore>> {
+        if has_online_store(&group.group) {
+            return Ok(&self.store);
+        }
+        let name = group.name();
+        Err(Error::precondition(format!(
+            "feature group '{name}' has no online store"
+        )))
+    }
+
+    /// Marks rows that are in the offline store.
+    pub(crate) fn settle_offline(&self, block: &PendingBlock, rows: &[usize]) {
+        if rows.is_empty() {
+            return;
+        }
+        let now = Instant::now();
+        let mut lanes = self.lanes.lock();
+        let status = lanes.entry(block.group().to_owned()).or_default();
+        status.landed += rows.len() as u64;
+        status.last_landed = Some(now);
+        status.landing_seconds = Some((now.micros - block.accepted_at.micros) as f64 / 1e6);
+        drop(lanes);
+        self.outbox.settle(block.position, Stage::Offline, rows);
     }
 }
 

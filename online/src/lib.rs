@@ -4,11 +4,12 @@
 //! Data flows one way: [`validate`] (rows of a request become records, or are refused by name) →
 //! [`outbox`] (appended, fsynced, acknowledged) → [`forward`] (in order per record) → [`store`]
 //! (an online store), back to the outbox as a mark; and from the outbox to [`offline`] files, where
-//! this server writes them. [`group`] and [`record`] are what they share, and
+//! this server writes them, or until they are seen in SageMaker's ([`arrivals`]). [`group`] and [`record`] are what they share, and
 //! [`gateway`] holds together what one server has of them.
 //!
 //! Nothing here plans queries or speaks gRPC.
 
+pub mod arrivals;
 pub mod contents;
 pub mod forward;
 mod fresh;

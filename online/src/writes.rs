@@ -176,8 +176,16 @@ pub async fn read_online(
 ) -> Result<RecordBatch> {
     let found = store.get(&group.puts, identifiers).await?;
     let found: Vec<_> = found.into_iter().flatten().collect();
+    state_rows(group, &found)
+}
+
+/// Records of an online store as rows of the group's state.
+///
+/// # Errors
+/// `DataLoss` for a stored value that is not what the definition says.
+pub fn state_rows(group: &WriteGroup, found: &[crate::store::StoredRecord]) -> Result<RecordBatch> {
     let columns = (0..group.puts.schema.fields().len())
-        .map(|at| crate::record::column(group, at, &found))
+        .map(|at| crate::record::column(group, at, found))
         .collect::<Result<Vec<_>>>()?;
     RecordBatch::try_new(Arc::clone(&group.shape.state_schema), columns)
         .map_err(|error| Error::internal("records make no rows").with_source(error))

@@ -7,13 +7,13 @@ use aws_config::SdkConfig;
 use featureflight_catalog::scan::versions::ReadSettings;
 use featureflight_catalog::snapshot::{Catalog, RefreshTask};
 use featureflight_catalog::source::CatalogSource;
-use featureflight_catalog::source::aws::{AwsOptions, AwsSource, load_config};
+use featureflight_catalog::source::aws::{AwsOptions, AwsSource, CreateOptions, load_config};
 use featureflight_catalog::source::files::FilesSource;
 use featureflight_catalog::storage::{AwsStorage, Storage, WarehouseStorage};
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::{Engine, EngineOptions};
 
-use crate::config::{CatalogKind, Config, EngineConfig, StorageKind};
+use crate::config::{CatalogKind, Config, CreateConfig, EngineConfig, StorageKind};
 use crate::writing::{self, Writing};
 
 /// What runs beside the server and ends with it.
@@ -84,7 +84,13 @@ fn sources(
     let options = aws_options(catalog.databases.clone());
     let source: Arc<dyn CatalogSource> = match (catalog.kind, &catalog.directory, aws) {
         (Some(CatalogKind::Files), Some(directory), _) => Arc::new(FilesSource::new(directory)),
-        (Some(CatalogKind::Aws), _, Some(aws)) => Arc::new(AwsSource::new(aws, &options)),
+        (Some(CatalogKind::Aws), _, Some(aws)) => {
+            let options = AwsOptions {
+                create: create_options(&catalog.create)?,
+                ..options
+            };
+            Arc::new(AwsSource::new(aws, &options))
+        }
         _ => return Err(incomplete("catalog")),
     };
     let storage: Arc<dyn Storage> = match (storage.kind, &storage.directory, aws) {
@@ -95,6 +101,27 @@ fn sources(
         _ => return Err(incomplete("storage")),
     };
     Ok((source, storage))
+}
+
+/// # Errors
+/// `InvalidArgument` for a half of it.
+fn create_options(config: &CreateConfig) -> Result<Option<CreateOptions>> {
+    let CreateConfig {
+        role_arn,
+        s3_uri,
+        kms_key,
+    } = config.clone();
+    match (role_arn, s3_uri) {
+        (Some(role_arn), Some(s3_uri)) => Ok(Some(CreateOptions {
+            role_arn,
+            s3_uri,
+            kms_key,
+        })),
+        (None, None) if kms_key.is_none() => Ok(None),
+        _ => Err(Error::invalid(
+            "bad configuration: [catalog.create] needs both role_arn and s3_uri",
+        )),
+    }
 }
 
 /// `Config::check` has refused it before.

@@ -9,6 +9,7 @@ use aws_config::SdkConfig;
 use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::Writes;
+use featureflight_online::arrivals::{Arrivals, WatchOptions, Watcher};
 use featureflight_online::forward::{ForwardOptions, Forwarder, Lanes, Router};
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
 use featureflight_online::offline::{OfflineOptions, OfflineWriter};
@@ -30,6 +31,10 @@ use crate::task::AbortOnDrop;
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 const SWEEP_RECORDS: usize = 10_000;
 
+/// How often SageMaker's offline store is looked at while rows wait to be seen there; queries look
+/// by themselves.
+const WATCH_EVERY: Duration = Duration::from_secs(15);
+
 /// How often the end of the server looks whether everything was forwarded.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -39,6 +44,7 @@ pub(crate) struct Writing {
     pub(crate) gateway: Arc<Gateway>,
     forwarder: Forwarder,
     offline: Option<OfflineWriter>,
+    watcher: Option<Watcher>,
     _sweeper: Option<AbortOnDrop>,
 }
 
@@ -58,7 +64,7 @@ pub(crate) async fn open(
     }
     match warehouse(config) {
         Some(warehouse) => open_owned(config, catalog, warehouse, aws).await,
-        None => open_sagemaker(config, aws).await,
+        None => open_sagemaker(config, catalog, aws).await,
     }
 }
 
@@ -127,6 +133,7 @@ async fn open_owned(
 
 async fn open_sagemaker(
     config: &Config,
+    catalog: &Arc<Catalog>,
     aws: Option<&SdkConfig>,
 ) -> Result<Result<Writing, String>> {
     let Some(directory) = &config.outbox.directory else {
@@ -139,14 +146,14 @@ async fn open_sagemaker(
     let aws = own_or_load(aws).await?;
     let (timeout, calls) = (config.online.timeout.0, config.online.calls);
     let store = Arc::new(SageMakerStore::new(&aws, timeout, calls));
-    let service = OfflineBy::Service;
-    Ok(Ok(Writing::start(
-        outbox,
-        store,
-        service,
-        &config.outbox,
-        None,
-    )))
+    let service = OfflineBy::Service(Arc::new(Arrivals::new(Arc::clone(catalog))));
+    let mut writing = Writing::start(outbox, store, service, &config.outbox, None);
+    let options = WatchOptions {
+        every: WATCH_EVERY,
+        max_pending: config.offline.max_pending.0,
+    };
+    writing.watcher = Some(Watcher::start(Arc::clone(&writing.gateway), options));
+    Ok(Ok(writing))
 }
 
 async fn own_or_load(aws: Option<&SdkConfig>) -> Result<SdkConfig> {
@@ -230,6 +237,7 @@ impl Writing {
             gateway,
             forwarder: Forwarder::start(outbox, router, options),
             offline: None,
+            watcher: None,
             _sweeper: sweeper,
         }
     }
@@ -237,7 +245,7 @@ impl Writing {
     /// Forwards what waits, for as long as that takes up to `grace`, and brings the outbox to disk.
     /// What is left then is forwarded after the next start.
     pub(crate) async fn stop(self, grace: Duration) {
-        drop(self.offline);
+        drop((self.offline, self.watcher));
         let outbox = &self.gateway.outbox;
         let drained = async {
             while !outbox.pending_groups(Stage::Online).is_empty() {

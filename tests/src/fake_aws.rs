@@ -3,11 +3,12 @@
 //!
 //! It answers `ListFeatureGroups`, `DescribeFeatureGroup` (with paged definitions), `Search` (for
 //! `FeatureGroup` and `FeatureMetadata`, filters with `Equals` and `Contains`),
-//! `DescribeFeatureMetadata`, `GetTables`, `GetTable` and `GetDatabases`. Tests add groups and
-//! tables while it runs, choose page sizes, throttle, deny, take it away and count calls; other
+//! `DescribeFeatureMetadata`, `CreateFeatureGroup` and `UpdateFeatureGroup` (which take a while, as
+//! many calls of `DescribeFeatureGroup` as tests say, and may fail then), `GetTables`, `GetTable`
+//! and `GetDatabases`. Tests add groups and tables while it runs, choose page sizes, throttle, deny, take it away and count calls; other
 //! languages steer it by `POST /steer/...`.
 //!
-//! What it does not do: check signatures (it only wants one to be there), writes of any kind, IAM,
+//! What it does not do: check signatures (it only wants one to be there), other writes, IAM,
 //! eventual consistency of the search index, sorting, the other filters, catalogs and resource
 //! links of Glue, and quotas.
 
@@ -45,6 +46,10 @@ struct Account {
     away: bool,
     denied: BTreeSet<String>,
     undescribable: BTreeMap<String, Failure>,
+    /// What is being changed, and after how many more looks it is done.
+    changes: BTreeMap<String, (Value, usize)>,
+    looks: usize,
+    changes_fail: Option<String>,
     calls: HashMap<String, usize>,
 }
 
@@ -77,6 +82,9 @@ impl FakeAws {
             away: false,
             denied: BTreeSet::new(),
             undescribable: BTreeMap::new(),
+            changes: BTreeMap::new(),
+            looks: 2,
+            changes_fail: None,
             calls: HashMap::new(),
         }));
         let server = Loopback::serve(&account, answer).await;
@@ -149,6 +157,21 @@ impl FakeAws {
             .lock()
             .undescribable
             .insert(group.to_owned(), failure);
+    }
+
+    /// Creations and updates from now on end after so many looks at the group.
+    pub fn change_after(&self, looks: usize) {
+        self.account.lock().looks = looks;
+    }
+
+    /// Creations and updates from now on fail for this reason, or not any more.
+    pub fn fail_changes(&self, reason: Option<&str>) {
+        self.account.lock().changes_fail = reason.map(str::to_owned);
+    }
+
+    /// The description of a group as it stands.
+    pub fn group(&self, name: &str) -> Option<Value> {
+        self.account.lock().groups.get(name).cloned()
     }
 
     /// How often an operation was called since the last [`FakeAws::forget_calls`], refused calls
@@ -283,7 +306,12 @@ impl Account {
         }
         match (service, operation) {
             ("SageMaker", "ListFeatureGroups") => self.list_feature_groups(request),
-            ("SageMaker", "DescribeFeatureGroup") => self.describe_feature_group(request),
+            ("SageMaker", "DescribeFeatureGroup") => {
+                self.look(request);
+                self.describe_feature_group(request)
+            }
+            ("SageMaker", "CreateFeatureGroup") => self.create_feature_group(request),
+            ("SageMaker", "UpdateFeatureGroup") => self.update_feature_group(request),
             ("SageMaker", "DescribeFeatureMetadata") => self.describe_feature_metadata(request),
             ("SageMaker", "Search") => self.search(request),
             ("AWSGlue", "GetTables") => self.get_tables(request),
@@ -353,6 +381,91 @@ impl Account {
         // The service model says it is always there.
         group["NextToken"] = paged.get("NextToken").cloned().unwrap_or_else(|| json!(""));
         Ok(group)
+    }
+
+    /// A change comes nearer to its end.
+    fn look(&mut self, request: &Value) {
+        let Ok((name, _)) = self.group(request) else {
+            return;
+        };
+        let name = name.to_owned();
+        let Some((_, looks)) = self.changes.get_mut(&name) else {
+            return;
+        };
+        if *looks > 0 {
+            *looks -= 1;
+        } else if let Some((group, _)) = self.changes.remove(&name) {
+            if group["FeatureGroupStatus"] == "Created" {
+                let table = glue_table(&group);
+                self.put_table(table);
+            }
+            self.groups.insert(name, group);
+        }
+    }
+
+    fn create_feature_group(&mut self, request: &Value) -> Result<Value, Failure> {
+        let name = text(request, "FeatureGroupName")?.to_owned();
+        if self.groups.contains_key(&name) {
+            let message = format!("FeatureGroup {name} already exists");
+            return Err(refused("ResourceInUse", message));
+        }
+        for required in [
+            "RecordIdentifierFeatureName",
+            "EventTimeFeatureName",
+            "RoleArn",
+        ] {
+            text(request, required)?;
+        }
+        check_features(&request["FeatureDefinitions"], 2_500)?;
+        let storage = &request["OfflineStoreConfig"]["S3StorageConfig"];
+        let uri = text(storage, "S3Uri")?;
+        let arn = format!("arn:aws:sagemaker:eu-west-1:123456789012:feature-group/{name}");
+        let mut group = request.clone();
+        group["FeatureGroupArn"] = json!(arn);
+        group["FeatureGroupStatus"] = json!("Creating");
+        group["CreationTime"] = json!(1_700_000_000);
+        let root =
+            format!("{uri}/123456789012/sagemaker/eu-west-1/offline-store/{name}-1700000000");
+        group["OfflineStoreConfig"]["S3StorageConfig"]["ResolvedOutputS3Uri"] =
+            json!(format!("{root}/data"));
+        group["OfflineStoreConfig"]["DataCatalogConfig"] = json!({
+            "TableName": format!("{}_1700000000", name.replace('-', "_").to_lowercase()),
+            "Catalog": "AwsDataCatalog",
+            "Database": "sagemaker_featurestore",
+        });
+        let mut changed = group.clone();
+        match &self.changes_fail {
+            None => changed["FeatureGroupStatus"] = json!("Created"),
+            Some(reason) => {
+                changed["FeatureGroupStatus"] = json!("CreateFailed");
+                changed["FailureReason"] = json!(reason);
+            }
+        }
+        self.changes.insert(name.clone(), (changed, self.looks));
+        self.groups.insert(name, group);
+        Ok(json!({"FeatureGroupArn": arn}))
+    }
+
+    fn update_feature_group(&mut self, request: &Value) -> Result<Value, Failure> {
+        let (name, group) = self.group(request)?;
+        let (name, mut group) = (name.to_owned(), group.clone());
+        let added = &request["FeatureAdditions"];
+        check_features(added, 100)?;
+        let arn = group["FeatureGroupArn"].clone();
+        let mut changed = group.clone();
+        group["LastUpdateStatus"] = json!({"Status": "InProgress"});
+        changed["LastUpdateStatus"] = match &self.changes_fail {
+            None => json!({"Status": "Successful"}),
+            Some(reason) => json!({"Status": "Failed", "FailureReason": reason}),
+        };
+        if self.changes_fail.is_none()
+            && let Some(definitions) = changed["FeatureDefinitions"].as_array_mut()
+        {
+            definitions.extend(added.as_array().into_iter().flatten().cloned());
+        }
+        self.changes.insert(name.clone(), (changed, self.looks));
+        self.groups.insert(name, group);
+        Ok(json!({"FeatureGroupArn": arn}))
     }
 
     fn feature_record(&self, group: &Value, feature: &Value) -> Value {
@@ -457,6 +570,53 @@ impl Account {
             .collect();
         page(request, "DatabaseList", names, self.pages.tables)
     }
+}
+
+fn check_features(features: &Value, most: usize) -> Result<(), Failure> {
+    let features = features.as_array().map_or(&[][..], Vec::as_slice);
+    let known = |feature: &Value| {
+        let kinds = ["Integral", "Fractional", "String"];
+        let kind = feature["FeatureType"].as_str();
+        feature["FeatureName"].is_string() && kind.is_some_and(|kind| kinds.contains(&kind))
+    };
+    if features.is_empty() || features.len() > most || !features.iter().all(known) {
+        return Err(invalid(format!("1 to {most} features of a known type")));
+    }
+    Ok(())
+}
+
+/// The table that the service makes for a group.
+fn glue_table(group: &Value) -> Value {
+    let definitions = group["FeatureDefinitions"].as_array().into_iter().flatten();
+    let features = definitions.map(|definition| {
+        let kind = match definition["FeatureType"].as_str() {
+            Some("Integral") => "bigint",
+            Some("Fractional") => "double",
+            _ => "string",
+        };
+        let name = definition["FeatureName"].as_str().unwrap().to_lowercase();
+        json!({"Name": name, "Type": kind})
+    });
+    let mut columns: Vec<Value> = features.collect();
+    columns.extend([
+        json!({"Name": "write_time", "Type": "timestamp"}),
+        json!({"Name": "api_invocation_time", "Type": "timestamp"}),
+        json!({"Name": "is_deleted", "Type": "boolean"}),
+    ]);
+    let config = &group["OfflineStoreConfig"];
+    json!({
+        "Name": config["DataCatalogConfig"]["TableName"],
+        "DatabaseName": config["DataCatalogConfig"]["Database"],
+        "TableType": "EXTERNAL_TABLE",
+        "StorageDescriptor": {
+            "Columns": columns,
+            "Location": config["S3StorageConfig"]["ResolvedOutputS3Uri"],
+            "InputFormat": "org.apache.hadoop.hive.ql.io.parquet.MapredParquetInputFormat",
+            "SerdeInfo": {
+                "SerializationLibrary": "org.apache.hadoop.hive.ql.io.parquet.serde.ParquetHiveSerDe",
+            },
+        },
+    })
 }
 
 /// One page of `items` under `key`. Tokens name the list they belong to, so that a token of

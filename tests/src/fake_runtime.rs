@@ -71,6 +71,8 @@ pub struct OfflineRow {
     pub identifier: String,
     pub event_time: Instant,
     pub is_deleted: bool,
+    /// When it came, to the whole second.
+    pub invoked_at: Instant,
     pub values: BTreeMap<String, String>,
 }
 
@@ -190,6 +192,11 @@ enum Lost {
     No,
     Silent,
     Broken,
+}
+
+fn whole_second() -> Instant {
+    let now = Instant::now().micros;
+    Instant::from_micros(now - now.rem_euclid(1_000_000))
 }
 
 fn validation(message: impl Into<String>) -> Failure {
@@ -333,6 +340,7 @@ impl Service {
             identifier: identifier.clone(),
             event_time: time,
             is_deleted: false,
+            invoked_at: whole_second(),
             values: values.clone(),
         });
         let key = (group.to_owned(), identifier);
@@ -388,6 +396,7 @@ impl Service {
             identifier: identifier.clone(),
             event_time: time,
             is_deleted: true,
+            invoked_at: whole_second(),
             values: BTreeMap::from([(identifier_name, identifier), (time_name, text)]),
         });
         if hard {

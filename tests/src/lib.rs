@@ -12,6 +12,7 @@ pub mod fake_runtime;
 pub mod faults;
 pub mod fuzz;
 pub mod loopback;
+pub mod offline_service;
 pub mod warehouse;
 
 use std::path::Path;

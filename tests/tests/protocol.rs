@@ -20,6 +20,7 @@ mod protocol {
     mod fuzz;
     mod headers;
     mod lifecycle;
+    mod online;
     mod options;
     mod polling;
     mod prepared;

@@ -1,13 +1,17 @@
 //! Everything one statement is planned against: a fixed catalog, pinned files, resolved clocks.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
+use featureflight_catalog::Result;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::snapshot::CatalogSnapshot;
+use featureflight_catalog::table::{FeatureTable, timestamp_type};
 
 use crate::clock::Clocks;
 
@@ -22,6 +26,44 @@ pub struct TempView {
     pub schema: String,
 }
 
+/// The online stores of feature groups, as relations.
+pub trait OnlineRelations: Send + Sync + fmt::Debug {
+    /// The records of a group as its online store has them, in the columns of the group's state.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a group without an online store that can be read here.
+    fn records(&self, table: &Arc<FeatureTable>) -> Result<Arc<dyn TableProvider>>;
+
+    /// How the online store of a group differs from its state, for a sample of its records.
+    ///
+    /// # Errors
+    /// As [`Self::records`]; `InvalidArgument` for a sample that is too large.
+    fn skew(&self, skew: Skew) -> Result<Arc<dyn TableProvider>>;
+}
+
+/// What is compared with an online store.
+#[derive(Debug)]
+pub struct Skew {
+    pub table: Arc<FeatureTable>,
+    /// Records at most.
+    pub sample: usize,
+    /// The relation `features.g`.
+    pub state: Arc<dyn TableProvider>,
+    /// The relation `history.g`.
+    pub history: Arc<dyn TableProvider>,
+}
+
+/// The columns of [`OnlineRelations::skew`].
+pub fn skew_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("record_identifier", DataType::Utf8, false),
+        Field::new("class", DataType::Utf8, false),
+        Field::new("online_event_time", timestamp_type(), true),
+        Field::new("offline_event_time", timestamp_type(), true),
+        Field::new("differing", DataType::Utf8, true),
+    ]))
+}
+
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct StatementContext {
@@ -34,6 +76,8 @@ pub struct StatementContext {
     pub views: Arc<BTreeMap<String, TempView>>,
     /// The session's tables that hold rows of their own; none has the name of a view.
     pub tables: Arc<BTreeMap<String, Arc<dyn TableProvider>>>,
+    /// `None` where there are none.
+    pub online: Option<Arc<dyn OnlineRelations>>,
     /// Values of `$1, $2, ...`; `None` while a statement is only prepared.
     pub parameters: Option<Vec<ScalarValue>>,
 }

@@ -20,4 +20,4 @@ mod statistics;
 mod testing;
 
 pub use clock::Clocks;
-pub use context::{StatementContext, TempView};
+pub use context::{OnlineRelations, Skew, StatementContext, TempView, skew_schema};

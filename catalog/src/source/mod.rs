@@ -90,7 +90,6 @@ pub trait CatalogSource: Send + Sync + fmt::Debug {
 
 fn defines_nothing() -> Error {
     Error::invalid(
-        "feature groups cannot be defined here, only in a warehouse: make them with SageMaker's \
-         CreateFeatureGroup",
+        "feature groups cannot be defined here: make them with SageMaker's CreateFeatureGroup",
     )
 }

@@ -102,7 +102,8 @@ pub struct FeatureTable {
     /// As [`Shape::state_schema`].
     pub state_schema: SchemaRef,
     /// `state_schema`'s fields, then `write_time`, `api_invocation_time`, `is_deleted`. Features
-    /// other than identifier and event time are nullable.
+    /// other than identifier and event time are nullable, and so is `write_time`: versions that are
+    /// [`PENDING`](crate::unlanded::PENDING) have none yet.
     pub history_schema: SchemaRef,
 }
 
@@ -118,7 +119,13 @@ impl FeatureTable {
             event_time,
             state_schema,
         } = Shape::new(&group)?;
-        let system = system_fields().into_iter().map(Arc::new);
+        let [write_time, api_invocation_time, is_deleted] = system_fields();
+        let system = [
+            write_time.with_nullable(true),
+            api_invocation_time,
+            is_deleted,
+        ];
+        let system = system.into_iter().map(Arc::new);
         let fields = state_schema.fields().iter().cloned().chain(system);
         let history_schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let files = FileSet {

@@ -175,7 +175,12 @@ impl TableProvider for SystemProvider {
 
 /// The values `filter` lets `key` have, when it is an equality or an IN list of text.
 fn keys_of(filter: &Expr, key: Option<&str>) -> Option<Vec<String>> {
-    let key = key?;
+    let found = literals_of(filter, key?)?;
+    found.into_iter().map(text_of).collect()
+}
+
+/// The values `filter` lets the column `key` have, when it is an equality or an IN list.
+pub(crate) fn literals_of<'a>(filter: &'a Expr, key: &str) -> Option<Vec<&'a ScalarValue>> {
     let is_key = |expr: &Expr| matches!(expr, Expr::Column(column) if column.name == key);
     match filter {
         Expr::BinaryExpr(BinaryExpr {
@@ -188,22 +193,22 @@ fn keys_of(filter: &Expr, key: Option<&str>) -> Option<Vec<String>> {
                 (Expr::Literal(value, _), column) if is_key(column) => value,
                 _ => return None,
             };
-            Some(vec![text_of(value)?])
+            Some(vec![value])
         }
         Expr::BinaryExpr(BinaryExpr {
             left,
             op: Operator::Or,
             right,
         }) => {
-            let mut keys = keys_of(left, Some(key))?;
-            keys.extend(keys_of(right, Some(key))?);
+            let mut keys = literals_of(left, key)?;
+            keys.extend(literals_of(right, key)?);
             Some(keys)
         }
         Expr::InList(list) if !list.negated && is_key(&list.expr) => list
             .list
             .iter()
             .map(|item| match item {
-                Expr::Literal(value, _) => text_of(value),
+                Expr::Literal(value, _) => Some(value),
                 _ => None,
             })
             .collect(),

@@ -41,6 +41,10 @@ impl SystemTable for Writes {
             number("sent"),
             number("retried"),
             number("quarantined"),
+            number("landed"),
+            Field::new("last_landed", timestamp_type(), true),
+            Field::new("landing_seconds", DataType::Float64, true),
+            number("overdue"),
             Field::new("trouble", DataType::Utf8, true),
         ]))
     }
@@ -71,10 +75,10 @@ impl SystemTable for Writes {
             let values = rows.iter().map(|(_, waits, lane)| of(waits, lane));
             Arc::new(Int64Array::from_iter_values(values.map(u64::cast_signed)))
         };
-        let time = |of: fn(&GroupProgress) -> Option<Instant>| -> ArrayRef {
+        let time = |of: fn(&GroupProgress, &LaneStatus) -> Option<Instant>| -> ArrayRef {
             let times = rows
                 .iter()
-                .map(|(_, waits, _)| of(waits).map(|at| at.micros));
+                .map(|(_, waits, lane)| of(waits, lane).map(|at| at.micros));
             let times: TimestampMicrosecondArray = times.collect();
             Arc::new(times.with_data_type(timestamp_type()))
         };
@@ -83,6 +87,7 @@ impl SystemTable for Writes {
             let oldest = waits.oldest_online.into_iter().chain(waits.oldest_offline);
             oldest.min().map(|at| (now.micros - at.micros) as f64 / 1e6)
         });
+        let landing = rows.iter().map(|(_, _, lane)| lane.landing_seconds);
         let texts = |of: &dyn Fn(&LaneStatus) -> Option<String>| -> ArrayRef {
             let texts = rows.iter().map(|(_, _, lane)| of(lane));
             Arc::new(texts.collect::<StringArray>())
@@ -92,12 +97,16 @@ impl SystemTable for Writes {
             texts(&|lane| Some(lane.store.clone()).filter(|store| !store.is_empty())),
             number(|waits, _| waits.online_rows),
             number(|waits, _| waits.offline_rows),
-            time(|waits| waits.oldest_online),
-            time(|waits| waits.oldest_offline),
+            time(|waits, _| waits.oldest_online),
+            time(|waits, _| waits.oldest_offline),
             Arc::new(waited.collect::<Float64Array>()),
             number(|_, lane| lane.sent),
             number(|_, lane| lane.retried),
             number(|_, lane| lane.quarantined),
+            number(|_, lane| lane.landed),
+            time(|_, lane| lane.last_landed),
+            Arc::new(landing.collect::<Float64Array>()),
+            number(|_, lane| lane.overdue),
             texts(&|lane| lane.trouble.clone()),
         ];
         RecordBatch::try_new(self.schema(), columns).map_err(crate::error::internal)

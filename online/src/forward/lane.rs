@@ -220,6 +220,9 @@ impl Lane {
             && let Some(permit) = self.pace.permit()
         {
             let items = self.batch();
+            for item in &items {
+                item.pending.note_sent(item.record.row);
+            }
             let store = Arc::clone(&self.store);
             let outbox = Arc::clone(&self.outbox);
             self.calls.push(Box::pin(async move {
@@ -379,9 +382,13 @@ impl Lane {
 
     fn give_up(&mut self, item: Item, reason: &str) -> Went {
         let attempts = item.attempts.saturating_add(1);
+        let writes_offline = self.store.writes_offline();
+        let Item {
+            pending, record, ..
+        } = &item;
         match self
             .outbox
-            .quarantine(&item.pending, &item.record, reason, attempts)
+            .quarantine(pending, record, reason, attempts, writes_offline)
         {
             Ok(()) => {
                 tracing::warn!(group = self.group, reason, "a record went into quarantine");

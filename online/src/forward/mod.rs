@@ -22,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use featureflight_catalog::Result;
+use featureflight_catalog::{Instant, Result};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
@@ -71,7 +71,7 @@ impl Default for ForwardOptions {
 }
 
 /// What happens to one group's rows.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct LaneStatus {
     /// The online store's name, once it is known.
     pub store: String,
@@ -82,6 +82,13 @@ pub struct LaneStatus {
     pub retried: u64,
     pub throttled: u64,
     pub quarantined: u64,
+    /// Rows that were seen in the offline store since the server's start, when the last of them
+    /// were, and how long after their acceptance, in seconds.
+    pub landed: u64,
+    pub last_landed: Option<Instant>,
+    pub landing_seconds: Option<f64>,
+    /// Rows that SageMaker took and that were not seen in the offline store in time.
+    pub overdue: u64,
     /// What keeps rows from being sent at this moment.
     pub trouble: Option<String>,
 }

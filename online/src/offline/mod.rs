@@ -162,7 +162,7 @@ fn flush_now(gateway: &Gateway, table: &FeatureTable, root: &Path) -> Result<()>
             Ok(()) => {
                 gateway.landed.note(table.name());
                 for (block, rows) in &file.rows {
-                    outbox.settle(block.position, Stage::Offline, rows);
+                    gateway.settle_offline(block, rows);
                 }
             }
             Err(error) => {

@@ -244,6 +244,11 @@ impl Outbox {
         self.core.pending.lock().groups(stage)
     }
 
+    /// The place in the order of acceptance that no request has yet.
+    pub(crate) fn next_sequence(&self) -> u64 {
+        self.core.reach.lock().next_sequence
+    }
+
     /// Marks rows of a block: they have been through `stage`. The marks are saved by the next
     /// checkpoint.
     pub fn settle(&self, position: Position, stage: Stage, rows: &[usize]) {

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant as Clock};
 
+use featureflight_catalog::listing::EventRange;
 use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
@@ -76,7 +78,21 @@ pub struct PendingBlock {
     /// The offline files its rows go into, noted before the files are there.
     landings: Mutex<Vec<Landing>>,
     summary: OnceLock<Summary>,
+    sends: Mutex<Sends>,
+    event_times: OnceLock<EventRange>,
 }
+
+/// When rows of a block went to their online store.
+#[derive(Debug)]
+struct Sends {
+    /// The first time of each row, in microseconds; [`NEVER`] for one that did not. Empty before the
+    /// first of all.
+    first: Vec<i64>,
+    /// When the store took the last of them; at first, since when this process knows them.
+    taken: Clock,
+}
+
+const NEVER: i64 = i64::MAX;
 
 /// Rows of a block that go into one file.
 #[derive(Debug)]
@@ -113,6 +129,11 @@ impl PendingBlock {
             settled: Mutex::new(Stage::ALL.map(rows)),
             landings: Mutex::default(),
             summary: OnceLock::new(),
+            sends: Mutex::new(Sends {
+                first: Vec::new(),
+                taken: Clock::now(),
+            }),
+            event_times: OnceLock::new(),
             position,
             accepted_at,
             layout,
@@ -181,6 +202,63 @@ impl PendingBlock {
         rows
     }
 
+    /// Notes that a row is about to be sent.
+    pub(crate) fn note_sent(&self, row: usize) {
+        let mut sends = self.sends.lock();
+        if sends.first.is_empty() {
+            sends.first = vec![NEVER; self.head.rows];
+        }
+        if let Some(first) = sends.first.get_mut(row) {
+            *first = (*first).min(Instant::now().micros);
+        }
+    }
+
+    /// When a row was sent for the first time, or before that; `None` when it was not sent.
+    pub(crate) fn first_sent(&self, row: usize) -> Option<Instant> {
+        if self.recovered {
+            // Whether and when the process before this one did is not known.
+            return Some(self.accepted_at);
+        }
+        let first = self.sends.lock().first.get(row).copied();
+        first.filter(|at| *at != NEVER).map(Instant::from_micros)
+    }
+
+    /// Of `rows` those that may have been sent.
+    pub(crate) fn keep_sent(&self, rows: &mut Vec<usize>) {
+        if !self.recovered {
+            let sends = self.sends.lock();
+            rows.retain(|row| sends.first.get(*row).is_some_and(|at| *at != NEVER));
+        }
+    }
+
+    /// Rows that are online and not offline although the store took the last one `wait` ago.
+    pub(crate) fn overdue(&self, wait: Duration) -> Vec<usize> {
+        if self.sends.lock().taken.elapsed() < wait {
+            return Vec::new();
+        }
+        let settled = self.settled.lock();
+        let [online, offline] = &*settled;
+        let rows = 0..self.head.rows;
+        rows.filter(|row| online.contains(*row) && !offline.contains(*row))
+            .collect()
+    }
+
+    /// The event times of its rows. Blocks the thread the first time.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn event_times(&self) -> Result<EventRange> {
+        if let Some(known) = self.event_times.get() {
+            return Ok(*known);
+        }
+        let block = self.read()?;
+        let range = EventRange {
+            from: block.instants().iter().min().copied(),
+            to: block.instants().iter().max().copied(),
+        };
+        Ok(*self.event_times.get_or_init(|| range))
+    }
+
     /// Bytes of it on disk.
     pub fn bytes(&self) -> u64 {
         self.place.length as u64
@@ -233,6 +311,9 @@ impl PendingBlock {
     fn settle(&self, stage: Stage, rows: &[usize]) -> usize {
         let mut settled = self.settled.lock();
         let set = &mut settled[stage.index()];
+        if stage == Stage::Online {
+            self.sends.lock().taken = Clock::now();
+        }
         rows.iter().filter(|row| set.insert(**row)).count()
     }
 }

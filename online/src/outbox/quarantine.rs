@@ -63,7 +63,8 @@ impl NewEntry {
 }
 
 impl Outbox {
-    /// Puts a row of `pending`, read as `record`, into quarantine. It is settled online then.
+    /// Puts a row of `pending`, read as `record`, into quarantine. It is settled online then, and
+    /// offline too where the online store is the one that writes that.
     ///
     /// # Errors
     /// `Internal` when it cannot be encoded; nothing has changed then.
@@ -73,7 +74,12 @@ impl Outbox {
         record: &Record,
         reason: &str,
         attempts: u32,
+        writes_offline: bool,
     ) -> Result<()> {
+        let stages = Stages {
+            online: true,
+            offline: writes_offline && pending.head.stages.offline,
+        };
         let head = Head {
             group: record.group().to_owned(),
             identifier: record.identifier(),
@@ -90,10 +96,13 @@ impl Outbox {
         let entry = NewEntry {
             id: self.core.next_quarantine.fetch_add(1, Ordering::Relaxed),
             head,
-            record: encode(&record.block.slice(record.row, 1))?,
+            record: encode(&record.block.slice(record.row, 1), stages)?,
         };
         self.core.quarantine.lock().push(entry);
         self.settle(pending.position, Stage::Online, &[record.row]);
+        if writes_offline {
+            self.settle(pending.position, Stage::Offline, &[record.row]);
+        }
         Ok(())
     }
 
@@ -137,11 +146,7 @@ impl Outbox {
             let found = table.get(id)?;
             Ok(found.map(|found| found.value().1.to_vec()))
         })?;
-        let block = decode(&record.ok_or_else(|| absent(id))?)?;
-        let stages = Stages {
-            online: true,
-            offline: false,
-        };
+        let (block, stages) = decode(&record.ok_or_else(|| absent(id))?)?;
         let mut draft = self.draft(stages);
         draft.push(&block).await?;
         draft.commit(crate::validate::Refusals::default()).await?;
@@ -205,8 +210,8 @@ fn listed(id: u64, head: &[u8]) -> Result<Quarantined> {
     })
 }
 
-/// A block with its layout, on its own.
-fn encode(block: &Block) -> Result<Vec<u8>> {
+/// A block with its layout, on its own, and what it goes through if it is sent again.
+fn encode(block: &Block, stages: Stages) -> Result<Vec<u8>> {
     let Layout {
         group,
         record_identifier,
@@ -226,10 +231,7 @@ fn encode(block: &Block) -> Result<Vec<u8>> {
         operation: block.operation,
         ttl: block.ttl,
         rows: block.len(),
-        stages: Stages {
-            online: true,
-            offline: false,
-        },
+        stages,
     };
     let layout = entry::encode(&layout, &entry::encode_schema(schema)?)?;
     let rows = entry::encode(&rows, &entry::encode_rows(&block.rows)?)?;
@@ -239,11 +241,13 @@ fn encode(block: &Block) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-fn decode(bytes: &[u8]) -> Result<Block> {
+fn decode(bytes: &[u8]) -> Result<(Block, Stages)> {
     let broken = || Error::data_loss("a record in quarantine cannot be decoded");
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or_else(broken)?;
     let length = u64::from_le_bytes(*length) as usize;
     let (layout, rows) = rest.split_at_checked(length).ok_or_else(broken)?;
     let (_, layout) = entry::decode_layout(layout)?;
-    entry::decode_rows(rows, &Arc::new(layout))
+    let (head, _) = entry::decode::<RowsHead>(rows)?;
+    let block = entry::decode_rows(rows, &Arc::new(layout))?;
+    Ok((block, head.stages))
 }

@@ -8,7 +8,9 @@ use featureflight_catalog::{Error, Instant, Result};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
 use serde::{Deserialize, Serialize};
 
-use super::{BatchLimit, Decision, OnlineStore, Outcome, StoredRecord, Trouble, decide, stale};
+use super::{
+    BatchLimit, Decision, OnlineStore, Outcome, Records, StoredRecord, Trouble, decide, stale,
+};
 use crate::group::Layout;
 use crate::record::Record;
 
@@ -48,6 +50,18 @@ impl Stored {
 
     fn expires_at(&self) -> Option<Instant> {
         self.expires_at.map(instant)
+    }
+
+    /// What readers see at `now`.
+    fn record(self, identifier: &str, now: Instant) -> Option<StoredRecord> {
+        if self.is_expired(now) {
+            return None;
+        }
+        Some(StoredRecord {
+            identifier: identifier.to_owned(),
+            expires_at: self.expires_at(),
+            values: self.values?,
+        })
     }
 
     fn is_expired(&self, now: Instant) -> bool {
@@ -144,16 +158,7 @@ impl EmbeddedStore {
             let Some(found) = table.get((group, identifier.as_str()))? else {
                 return Ok(None);
             };
-            let stored = Stored::parse(found.value())?;
-            if stored.is_expired(now) {
-                return Ok(None);
-            }
-            let expires_at = stored.expires_at();
-            Ok(stored.values.map(|values| StoredRecord {
-                identifier: identifier.clone(),
-                values,
-                expires_at,
-            }))
+            Ok(Stored::parse(found.value())?.record(identifier, now))
         };
         identifiers.iter().map(get).collect()
     }
@@ -169,13 +174,47 @@ impl EmbeddedStore {
     }
 }
 
-type Records<'a> = redb::Table<'a, (&'static str, &'static str), &'static [u8]>;
-
-fn write_one(
-    table: &mut Records<'_>,
-    record: &Record,
+/// The records of a group when it was made. The file does not give back what they take while it
+/// lives.
+struct Snapshot {
+    transaction: redb::ReadTransaction,
+    group: String,
     now: Instant,
-) -> Result<Outcome, redb::Error> {
+}
+
+impl std::fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Snapshot")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Records for Snapshot {
+    fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredRecord>> {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let run = || {
+            let table = self.transaction.open_table(RECORDS)?;
+            let group = self.group.as_str();
+            let from = after.map_or(Included((group, "")), |after| Excluded((group, after)));
+            let mut found = Vec::new();
+            for entry in table.range::<(&str, &str)>((from, Unbounded))? {
+                let (key, value) = entry?;
+                let (of, identifier) = key.value();
+                if of != group || found.len() == limit {
+                    break;
+                }
+                found.extend(Stored::parse(value.value())?.record(identifier, self.now));
+            }
+            Ok(found)
+        };
+        run().map_err(failed)
+    }
+}
+
+type Table<'a> = redb::Table<'a, (&'static str, &'static str), &'static [u8]>;
+
+fn write_one(table: &mut Table<'_>, record: &Record, now: Instant) -> Result<Outcome, redb::Error> {
     let (group, identifier) = (record.group(), record.identifier());
     let key = (group, identifier.as_str());
     let stored = match table.get(key)? {
@@ -226,6 +265,18 @@ impl OnlineStore for EmbeddedStore {
             Ok(outcomes) => outcomes,
             Err(error) => vec![Outcome::Retry(Trouble::Away, error.message); records.len()],
         }
+    }
+
+    async fn list(&self, group: &Arc<Layout>) -> Result<Option<Arc<dyn Records>>> {
+        let group = group.group.clone();
+        let transaction = self
+            .blocking(|store| Ok(store.database.begin_read()?))
+            .await?;
+        Ok(Some(Arc::new(Snapshot {
+            transaction,
+            group,
+            now: Instant::now(),
+        })))
     }
 
     async fn get(

@@ -72,9 +72,22 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
 
     fn limit(&self) -> BatchLimit;
 
+    /// Whether it writes the offline store too: what it refuses is in neither then.
+    fn writes_offline(&self) -> bool {
+        false
+    }
+
     /// Sends records of one group with identifiers that differ; one outcome for each, in order.
     /// Never longer than its own time-out.
     async fn write(&self, records: &[Record]) -> Vec<Outcome>;
+
+    /// All records of a group as they are now; `None` where the store cannot list them.
+    ///
+    /// # Errors
+    /// `Unavailable` when it does not answer.
+    async fn list(&self, _group: &Arc<Layout>) -> Result<Option<Arc<dyn Records>>> {
+        Ok(None)
+    }
 
     /// The records that are there, one place for every identifier.
     ///
@@ -85,6 +98,15 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
         group: &Arc<Layout>,
         identifiers: &[String],
     ) -> Result<Vec<Option<StoredRecord>>>;
+}
+
+/// The records of a group at one moment, by identifier.
+pub trait Records: Send + Sync + fmt::Debug {
+    /// The first `limit` records behind `after`, at least one if there are any. Blocks the thread.
+    ///
+    /// # Errors
+    /// `Unavailable` when the store fails.
+    fn page(&self, after: Option<&str>, limit: usize) -> Result<Vec<StoredRecord>>;
 }
 
 /// What decides between two versions of a record where the store does not do it itself.

@@ -250,6 +250,10 @@ impl OnlineStore for SageMakerStore {
         }
     }
 
+    fn writes_offline(&self) -> bool {
+        true
+    }
+
     async fn write(&self, records: &[Record]) -> Vec<Outcome> {
         let (deletes, puts): (Vec<_>, Vec<_>) =
             (0..records.len()).partition(|at| records[*at].operation().is_delete());

@@ -256,7 +256,8 @@ async fn a_cut_waits_for_what_was_accepted_before_it() {
             .list(&table.files, EventRange::ALL, None)
             .await
             .unwrap();
-        waiting.beside(list, &table.files).files.len()
+        let list = waiting.beside(list, &table.files).await.unwrap();
+        list.files.len()
     };
     assert_eq!(seen(None).await, 0, "it is not acknowledged yet");
     let found = seen(Some(cut)).await;

@@ -208,26 +208,38 @@ impl Config {
     #[must_use]
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
-        let Ok(Value::Object(sections)) = serde_json::to_value(self) else {
-            return text;
-        };
-        for (name, section) in sections {
-            if !text.is_empty() {
-                text.push('\n');
-            }
-            let _ = writeln!(text, "[{name}]");
-            let Value::Object(keys) = section else {
-                continue;
-            };
-            for (key, value) in keys {
-                // JSON's scalars and lists of text are TOML's.
-                let _ = match value {
-                    Value::Null => writeln!(text, "# {key} ="),
-                    value => writeln!(text, "{key} = {value}"),
-                };
+        if let Ok(Value::Object(sections)) = serde_json::to_value(self) {
+            for (name, section) in sections {
+                write_section(&mut text, &name, section);
             }
         }
         text
+    }
+}
+
+/// A section and those inside it.
+fn write_section(text: &mut String, name: &str, section: Value) {
+    let Value::Object(keys) = section else {
+        return;
+    };
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    let _ = writeln!(text, "[{name}]");
+    let mut inside = Vec::new();
+    for (key, value) in keys {
+        // JSON's scalars and lists of text are TOML's.
+        let _ = match value {
+            Value::Null => writeln!(text, "# {key} ="),
+            Value::Object(_) => {
+                inside.push((format!("{name}.{key}"), value));
+                Ok(())
+            }
+            value => writeln!(text, "{key} = {value}"),
+        };
+    }
+    for (name, section) in inside {
+        write_section(text, &name, section);
     }
 }
 

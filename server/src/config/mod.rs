@@ -116,6 +116,19 @@ pub struct CatalogConfig {
     pub databases: Vec<String>,
     /// How often the catalog is read again; 0 reads it only at start.
     pub refresh: Span,
+    pub create: CreateConfig,
+}
+
+/// For `aws`: what `CREATE TABLE` makes feature groups with. Without role and place it makes none.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CreateConfig {
+    /// The role that writes the offline store.
+    pub role_arn: Option<String>,
+    /// Where offline stores lie: `s3://BUCKET/PREFIX`.
+    pub s3_uri: Option<String>,
+    /// Encrypts both stores; AWS's own key without it.
+    pub kms_key: Option<String>,
 }
 
 impl Default for CatalogConfig {
@@ -125,6 +138,7 @@ impl Default for CatalogConfig {
             directory: None,
             databases: Vec::new(),
             refresh: Span::from_secs(60),
+            create: CreateConfig::default(),
         }
     }
 }

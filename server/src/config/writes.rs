@@ -50,7 +50,7 @@ impl Default for OutboxConfig {
     }
 }
 
-/// The offline files of a warehouse this server owns.
+/// The offline files of a warehouse this server owns, and those that SageMaker writes.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct OfflineConfig {
@@ -58,6 +58,8 @@ pub struct OfflineConfig {
     pub max_size: Bytes,
     /// or when the oldest has waited for so long.
     pub max_age: Span,
+    /// What SageMaker took and has not written for so long is not shown any more.
+    pub max_pending: Span,
 }
 
 impl Default for OfflineConfig {
@@ -65,6 +67,7 @@ impl Default for OfflineConfig {
         Self {
             max_size: Bytes(64 << 20),
             max_age: Span::from_secs(5 * 60),
+            max_pending: Span::from_secs(60 * 60),
         }
     }
 }

@@ -24,8 +24,12 @@ use super::names::{FEATURES, Found, HISTORY, Names, Relation};
 use super::relations::{self, Refused};
 use super::scope::Scope;
 use crate::clock::Clocks;
+use crate::context::Skew;
 use crate::dialect::{VersionClause, as_asof, version_of};
 use crate::state::state_provider;
+
+/// Records that `online_skew` looks at where it is not told.
+const SAMPLE: usize = 10_000;
 
 /// Plans the table factors of one statement.
 #[derive(Debug)]
@@ -223,10 +227,12 @@ impl Factors {
             return Ok(None);
         };
         let call = Call::parse(function, args)?;
-        let plan = if function == Function::PointInTimeJoin {
-            self.plan_point_in_time(call, context)?
-        } else {
-            self.plan_travel(call, context)?
+        let plan = match function {
+            Function::PointInTimeJoin => self.plan_point_in_time(call, context)?,
+            Function::Online | Function::OnlineSkew => self.plan_online(call)?,
+            Function::AsOf | Function::Latest | Function::History => {
+                self.plan_travel(call, context)?
+            }
         };
         // Without an alias a call is named by its function.
         let plan = match alias {
@@ -265,6 +271,34 @@ impl Factors {
         }
         let bound = self.travel_clocks(&mut call, context)?;
         self.state(&table, bound)
+    }
+
+    /// `online` and `online_skew`.
+    fn plan_online(&self, mut call: Call) -> Result<LogicalPlan> {
+        let function = call.function.name();
+        let table = call.group(&self.names())?;
+        let context = &self.scope.context;
+        if context.clocks != Clocks::default() {
+            return Err(Error::invalid(format!(
+                "{function} shows the online store as it is now, and this session has a clock: RESET \
+                 featureflight.system_time and featureflight.valid_time"
+            )));
+        }
+        let online = context.online.as_ref().ok_or_else(|| {
+            Error::precondition(format!("{function}: this server has no online store"))
+        })?;
+        let provider = if call.function == Function::Online {
+            online.records(&table)?
+        } else {
+            let scan = || context.scan.clone();
+            online.skew(Skew {
+                sample: call.take_count("sample")?.unwrap_or(SAMPLE),
+                state: state_provider(Arc::clone(&table), Clocks::default(), scan()),
+                history: history_provider(Arc::clone(&table), Cut::default(), scan()),
+                table: Arc::clone(&table),
+            })?
+        };
+        scan(function, table.name(), "", provider)
     }
 
     /// The clocks of `as_of` and `latest`.

@@ -15,6 +15,7 @@ use featureflight_catalog::{Error, Result};
 use super::error::missing;
 use super::names::{Names, pick};
 use super::point_in_time::PointInTimeCall;
+use crate::context::skew_schema;
 
 /// Our table functions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,8 @@ pub(super) enum Function {
     AsOf,
     Latest,
     History,
+    Online,
+    OnlineSkew,
     PointInTimeJoin,
 }
 
@@ -36,6 +39,8 @@ impl Function {
             Self::AsOf,
             Self::Latest,
             Self::History,
+            Self::Online,
+            Self::OnlineSkew,
             Self::PointInTimeJoin,
         ]
         .into_iter()
@@ -47,6 +52,8 @@ impl Function {
             Self::AsOf => "as_of",
             Self::Latest => "latest",
             Self::History => "history",
+            Self::Online => "online",
+            Self::OnlineSkew => "online_skew",
             Self::PointInTimeJoin => "point_in_time_join",
         }
     }
@@ -54,7 +61,8 @@ impl Function {
     fn named_arguments(self) -> &'static [&'static str] {
         match self {
             Self::AsOf => &["event_time", "known_at"],
-            Self::Latest => &[],
+            Self::Latest | Self::Online => &[],
+            Self::OnlineSkew => &["sample"],
             Self::History => &["from", "to"],
             Self::PointInTimeJoin => &[
                 "event_time",
@@ -149,6 +157,29 @@ impl Call {
         }
     }
 
+    /// A named argument that is a whole number.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for anything else.
+    pub(super) fn take_count(&mut self, name: &str) -> Result<Option<usize>> {
+        let Some(written) = self.take(name) else {
+            return Ok(None);
+        };
+        let count = match &written {
+            Expr::Value(value) => match &value.value {
+                Value::Number(number, _) => number.parse().ok(),
+                _ => None,
+            },
+            _ => None,
+        };
+        let function = self.function.name();
+        count.map(Some).ok_or_else(|| {
+            Error::invalid(format!(
+                "{function}: {name} is a whole number, not {written}"
+            ))
+        })
+    }
+
     fn flag_error(&self, name: &str, written: &str) -> Error {
         Error::invalid(format!(
             "{}: {name} must be true or false, not {written}",
@@ -156,7 +187,7 @@ impl Call {
         ))
     }
 
-    /// The one positional argument of `as_of`, `latest` and `history`: a feature group.
+    /// The one positional argument of all but `point_in_time_join`: a feature group.
     ///
     /// # Errors
     /// `InvalidArgument` when there is none or more, `NotFound` for an unknown group.
@@ -341,7 +372,10 @@ pub(super) fn columns(
         )
     };
     match function {
-        Function::AsOf | Function::Latest => Ok(of(&call.group(names)?.state_schema)),
+        Function::AsOf | Function::Latest | Function::Online => {
+            Ok(of(&call.group(names)?.state_schema))
+        }
+        Function::OnlineSkew => Ok(of(&skew_schema())),
         Function::History => Ok(of(&call.group(names)?.history_schema)),
         Function::PointInTimeJoin => {
             let call = PointInTimeCall::parse(names, call)?;

@@ -2,6 +2,7 @@
 
 use arrow::array::BooleanArray;
 use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
+use featureflight_catalog::unlanded::PENDING;
 use featureflight_catalog::{Error, Instant, Kind, Result};
 
 /// Where one version stands among those of its record: greater is newer. The derived order
@@ -29,7 +30,11 @@ impl Rank {
         }
     }
 
+    /// When the service is known to have received it: of a pending version that is not known yet.
     pub(crate) fn api_invocation_time(&self) -> Instant {
+        if self.write_time() == PENDING {
+            return PENDING;
+        }
         Instant {
             micros: self.api_micros,
             nanos: self.api_nanos,

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
+use arrow::array::{
+    ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, TimestampMicrosecondArray,
+};
 use arrow::buffer::BooleanBuffer;
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
@@ -20,6 +22,7 @@ use crate::scan::files::ScanMetrics;
 use crate::scan::prune::Prune;
 use crate::scan::versions::{Columns, InstantColumn, VersionBatch};
 use crate::table::FeatureTable;
+use crate::unlanded::PENDING;
 
 use super::{Cut, ScanContext};
 
@@ -146,7 +149,7 @@ impl Projector {
             };
             match at.checked_sub(self.features) {
                 None => system(features.next().cloned()),
-                Some(0) => system(batch.write_time.as_ref().map(timestamps)),
+                Some(0) => system(batch.write_time.as_ref().map(write_times)),
                 Some(1) => system(batch.api_invocation_time.as_ref().map(timestamps)),
                 Some(_) => system(batch.is_deleted.clone().map(|column| Arc::new(column) as _)),
             }
@@ -162,6 +165,18 @@ impl Projector {
             _ => rows,
         }))
     }
+}
+
+/// Null where a version is not written yet.
+fn write_times(instants: &InstantColumn) -> ArrayRef {
+    let is_pending = |micros: &i64| *micros == PENDING.micros;
+    if !instants.micros.iter().any(is_pending) {
+        return timestamps(instants);
+    }
+    let written = instants.micros.iter();
+    let written = written.map(|micros| Some(*micros).filter(|micros| !is_pending(micros)));
+    let written: TimestampMicrosecondArray = written.collect();
+    Arc::new(written.with_timezone("UTC"))
 }
 
 fn unfit(error: ArrowError) -> Error {

@@ -222,7 +222,12 @@ impl Groups {
         Ok(Description::Group(group))
     }
 
-    async fn describe(&self, name: &str) -> CallResult<FeatureGroup> {
+    /// The next load asks for the group, whatever the search says.
+    pub(super) fn forget(&self, name: &str) {
+        self.known.lock().remove(name);
+    }
+
+    pub(super) async fn describe(&self, name: &str) -> CallResult<FeatureGroup> {
         let mut whole: Option<Value> = None;
         let call = async |token| {
             let body = Body::default();

@@ -5,6 +5,7 @@
 //! with one group or one database alone (deleted meanwhile, not allowed) stays with that one.
 
 mod call;
+mod define;
 mod groups;
 mod metadata;
 mod tables;
@@ -19,7 +20,7 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 
 use super::{CatalogContents, CatalogSource};
 use crate::error::{Error, Result};
-use crate::model::{FeatureGroup, FeatureMetadata};
+use crate::model::{FeatureDefinition, FeatureGroup, FeatureMetadata};
 use groups::Groups;
 
 /// Calls in flight at once, of one load.
@@ -34,6 +35,19 @@ pub struct AwsOptions {
     pub profile: Option<String>,
     /// Glue databases to list besides those that feature groups name.
     pub databases: Vec<String>,
+    /// What new feature groups are made with; without it none are.
+    pub create: Option<CreateOptions>,
+}
+
+/// What `CreateFeatureGroup` needs beside a definition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// The role that writes the offline store.
+    pub role_arn: String,
+    /// Where offline stores lie.
+    pub s3_uri: String,
+    /// Encrypts both stores; AWS's own key without it.
+    pub kms_key: Option<String>,
 }
 
 /// Credentials, region and endpoints as `aws-config` finds them: environment, profiles, SSO,
@@ -86,6 +100,7 @@ pub struct AwsSource {
     groups: Groups,
     /// Lowercase.
     databases: BTreeSet<String>,
+    create: Option<CreateOptions>,
 }
 
 impl AwsSource {
@@ -105,6 +120,7 @@ impl AwsSource {
         );
         Self {
             groups: Groups::new(sagemaker.clone()),
+            create: options.create.clone(),
             sagemaker,
             glue,
             databases: options
@@ -144,6 +160,20 @@ impl CatalogSource for AwsSource {
             undescribed,
             unlisted,
         })
+    }
+
+    async fn create(&self, definition: FeatureGroup) -> Result<()> {
+        let Some(options) = &self.create else {
+            return Err(Error::precondition(
+                "this server makes no feature groups: set catalog.create.role_arn and \
+                 catalog.create.s3_uri, or make them with SageMaker's CreateFeatureGroup",
+            ));
+        };
+        define::create(&self.sagemaker, &self.groups, options, &definition).await
+    }
+
+    async fn add_features(&self, group: &str, features: Vec<FeatureDefinition>) -> Result<()> {
+        define::add_features(&self.sagemaker, &self.groups, group, &features).await
     }
 
     async fn feature_metadata(

@@ -159,7 +159,9 @@ async fn a_failed_checkpoint_loses_nothing() {
             block: Arc::new(pending.read().expect("rows")),
             row: bad,
         };
-        outbox.quarantine(&pending, &record, "no", 1).expect("kept");
+        outbox
+            .quarantine(&pending, &record, "no", 1, false)
+            .expect("kept");
         let second = outbox.pending("g", Stage::Online).remove(0);
         outbox.settle(second.position, Stage::Online, &[0]);
         arm.store(1, Ordering::SeqCst);

@@ -148,11 +148,11 @@ async fn quarantined_records_stay_until_they_are_sent_again_or_discarded() {
         .expect("accepted");
     let (pending, bad) = record(&outbox, 1);
     outbox
-        .quarantine(&pending, &bad, "ValidationError: no", 4)
+        .quarantine(&pending, &bad, "ValidationError: no", 4, false)
         .expect("kept");
     let (pending, worse) = record(&outbox, 2);
     outbox
-        .quarantine(&pending, &worse, "ValidationError: never", 1)
+        .quarantine(&pending, &worse, "ValidationError: never", 1, false)
         .expect("kept");
     assert_eq!(values(&outbox), [1]);
     assert_eq!(outbox.quarantine_size().expect("size"), 2);
@@ -187,6 +187,8 @@ async fn quarantined_records_stay_until_they_are_sent_again_or_discarded() {
     );
     // Numbers are not used again.
     let (pending, bad) = record(&outbox, 0);
-    outbox.quarantine(&pending, &bad, "no", 1).expect("kept");
+    outbox
+        .quarantine(&pending, &bad, "no", 1, false)
+        .expect("kept");
     assert!(outbox.quarantined(10).expect("listed")[0].id > listed[1].id);
 }

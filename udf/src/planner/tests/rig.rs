@@ -148,6 +148,7 @@ impl Rig {
             schema: self.schema.clone(),
             views: Arc::new(self.views.clone()),
             tables: Arc::default(),
+            online: None,
             parameters,
         })
     }

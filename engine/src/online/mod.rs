@@ -1,0 +1,55 @@
+//! Online stores in SQL: `online('g')`, the records as they are ([`records`]), and
+//! `online_skew('g')`, how they differ from the group's state ([`skew`]).
+//!
+//! Both look when the statement is pinned or first run, and give the same rows to the same ticket
+//! after that.
+
+mod records;
+mod skew;
+
+use std::sync::Arc;
+
+use datafusion::catalog::TableProvider;
+use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::{Error, Result};
+use featureflight_online::gateway::Gateway;
+use featureflight_online::group::WriteGroup;
+use featureflight_online::store::OnlineStore;
+use featureflight_udf::{OnlineRelations, Skew};
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct OnlineStores(pub(crate) Arc<Gateway>);
+
+/// A feature group in its online store.
+#[derive(Debug, Clone)]
+struct Online {
+    group: Arc<WriteGroup>,
+    store: Arc<dyn OnlineStore>,
+}
+
+impl OnlineStores {
+    fn of(&self, table: &FeatureTable) -> Result<Online> {
+        let group = Arc::new(WriteGroup::new(Arc::clone(&table.group))?);
+        let store = Arc::clone(self.0.online(&group)?);
+        Ok(Online { group, store })
+    }
+}
+
+impl OnlineRelations for OnlineStores {
+    fn records(&self, table: &Arc<FeatureTable>) -> Result<Arc<dyn TableProvider>> {
+        Ok(Arc::new(records::Provider::new(self.of(table)?)))
+    }
+
+    fn skew(&self, skew: Skew) -> Result<Arc<dyn TableProvider>> {
+        if skew.sample > skew::MAX_SAMPLE {
+            return Err(Error::invalid(format!(
+                "online_skew: sample is {} at most, not {}",
+                skew::MAX_SAMPLE,
+                skew.sample
+            )));
+        }
+        let online = self.of(&skew.table)?;
+        Ok(Arc::new(skew::Provider::new(online, skew)))
+    }
+}
