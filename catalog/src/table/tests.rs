@@ -44,7 +44,10 @@ fn schemas_follow_the_definition() {
         Field::new("note", DataType::Utf8View, true),
     ];
     assert_eq!(*table.state_schema, Schema::new(state.to_vec()));
-    let history: Vec<_> = state.into_iter().chain(system_fields()).collect();
+    let [write_time, api_invocation_time, is_deleted] = system_fields();
+    let written = write_time.with_nullable(true);
+    let system = [written, api_invocation_time, is_deleted];
+    let history: Vec<_> = state.into_iter().chain(system).collect();
     assert_eq!(*table.history_schema, Schema::new(history));
 
     let definitions = json!([feature("id", "String"), feature("ts", "Fractional")]);
