@@ -154,13 +154,21 @@ def test_configuration_file(text, desk):
         assert started.stop() == 0
 
 
+def flat(settings, above=""):
+    for key, value in settings.items():
+        if isinstance(value, dict):
+            yield from flat(value, f"{above}{key}.")
+        else:
+            yield above + key, value
+
+
 def test_configuration_table():
     """Every key, and no other, with its default: as its environment variable it changes nothing."""
     table = (ROOT / "docs" / "configuration.md").read_text()
-    documented = dict(re.findall(r"^\| `(\w+\.\w+)` \| *(.*?) *\|", table, re.M))
+    documented = dict(re.findall(r"^\| `(\w+(?:\.\w+)+)` \| *(.*?) *\|", table, re.M))
     printed = run("serve", "--print-config")
     settings = tomllib.loads(re.sub(r"^# (\w+) =$", r"\1 = ''", printed, flags=re.M))
-    actual = {f"{section}.{key}": value for section, keys in settings.items() for key, value in keys.items()}
+    actual = dict(flat(settings))
     assert documented.keys() == actual.keys()
     assert [key for key, default in documented.items() if not default and actual[key]] == []
     variables = {
