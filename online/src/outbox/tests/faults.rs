@@ -67,12 +67,19 @@ async fn a_full_disk_refuses_and_is_forgiven() {
         write(&outbox, "g", "a", &[1]).await.expect("accepted");
         // Nothing of a refused request stays that could count later.
         let counting = || {
-            let newest = segments(&dir).pop().expect("a segment");
-            let bytes = std::fs::read(newest).expect("bytes");
-            let scan = frame::scan(&bytes, 1, segment::HEADER);
-            assert!(scan.damage.is_empty(), "{:?}", scan.damage);
-            let frames = scan.frames.iter();
-            frames.filter(|frame| frame.kind != entry::ABORT).count()
+            for attempt in 0.. {
+                let newest = segments(&dir).pop().expect("a segment");
+                let bytes = std::fs::read(newest).expect("bytes");
+                let scan = frame::scan(&bytes, 1, segment::HEADER);
+                if scan.damage.is_empty() {
+                    let frames = scan.frames.iter();
+                    return frames.filter(|frame| frame.kind != entry::ABORT).count();
+                }
+                // The note that a request was given up may be half written just now.
+                assert!(attempt < 100, "{:?}", scan.damage);
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            unreachable!("the last attempt fails")
         };
         let before = counting();
         for group in ["g", "new"] {
