@@ -116,12 +116,22 @@ impl Child {
         Client(FlightSqlServiceClient::new(channel))
     }
 
-    /// Fails unless the process runs and answers a newcomer.
+    /// Fails unless the process runs and answers a newcomer, who tries again when he is told to.
     pub(crate) async fn assert_well(&mut self, after: &str) {
         if let Some(status) = self.process.try_wait().unwrap() {
             panic!("{after}: the process ended: {status}");
         }
-        let answer = async { self.connect().await.rows("SELECT 1").await };
+        let answer = async {
+            let mut client = self.connect().await;
+            loop {
+                match client.rows("SELECT 1").await {
+                    Err(status) if status.message().contains("try again in") => {
+                        tokio::time::sleep(Duration::from_secs(1)).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
         let answer = tokio::time::timeout(Duration::from_secs(30), answer).await;
         let rows = answer
             .unwrap_or_else(|_| panic!("{after}: nobody else is answered"))
