@@ -1,8 +1,9 @@
 //! The `keys` argument: equalities between record identifiers and spine columns, read from a
 //! string as SQL.
 
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Ident};
+use datafusion::sql::sqlparser::ast::Ident;
 use datafusion::sql::sqlparser::dialect::GenericDialect;
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::Token;
 use featureflight_catalog::{Error, Result};
@@ -29,45 +30,34 @@ pub(super) fn key_pairs(text: &str) -> Result<Vec<KeyPair>> {
     let mut parser = Parser::new(&dialect)
         .try_with_sql(text)
         .map_err(|_| wrong())?;
-    let equalities = parser
-        .parse_comma_separated(Parser::parse_expr)
-        .map_err(|_| wrong())?;
-    if parser.peek_token().token != Token::EOF {
-        return Err(wrong());
-    }
+    // Not as an expression: the parser tries each `.is` twice, and each of those the next.
+    let path = |parser: &mut Parser<'_>| {
+        let name = parser.parse_object_name(false).map_err(|_| wrong())?;
+        let parts = name.0.into_iter().map(|part| part.as_ident().cloned());
+        parts.collect::<Option<Vec<Ident>>>().ok_or_else(wrong)
+    };
     let mut pairs = Vec::new();
-    let mut rest: Vec<Expr> = equalities.into_iter().rev().collect();
-    while let Some(expr) = rest.pop() {
-        match expr {
-            Expr::Nested(inner) => rest.push(*inner),
-            Expr::BinaryOp {
-                left,
-                op: BinaryOperator::And,
-                right,
-            } => {
-                rest.push(*right);
-                rest.push(*left);
-            }
-            Expr::BinaryOp {
-                left,
-                op: BinaryOperator::Eq,
-                right,
-            } => {
-                let left = path(*left).ok_or_else(wrong)?;
-                let right = path(*right).ok_or_else(wrong)?;
-                pairs.push(KeyPair { left, right });
-            }
-            _ => return Err(wrong()),
+    let mut open = 0_usize;
+    loop {
+        while parser.consume_token(&Token::LParen) {
+            open += 1;
+        }
+        let left = path(&mut parser)?;
+        if !parser.consume_token(&Token::Eq) {
+            return Err(wrong());
+        }
+        let right = path(&mut parser)?;
+        pairs.push(KeyPair { left, right });
+        while open > 0 && parser.consume_token(&Token::RParen) {
+            open -= 1;
+        }
+        let comma = open == 0 && parser.consume_token(&Token::Comma);
+        if !comma && !parser.parse_keyword(Keyword::AND) {
+            break;
         }
     }
-    Ok(pairs)
-}
-
-fn path(expr: Expr) -> Option<Vec<Ident>> {
-    match expr {
-        Expr::Nested(inner) => path(*inner),
-        Expr::Identifier(ident) => Some(vec![ident]),
-        Expr::CompoundIdentifier(path) => Some(path),
-        _ => None,
+    if open > 0 || parser.peek_token().token != Token::EOF {
+        return Err(wrong());
     }
+    Ok(pairs)
 }
