@@ -16,6 +16,8 @@ pub mod source;
 pub mod storage;
 pub mod table;
 pub mod unlanded;
+mod value_bytes;
 
 pub use error::{Error, Kind, Result};
 pub use instant::Instant;
+pub use value_bytes::value_bytes;

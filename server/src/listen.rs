@@ -113,8 +113,8 @@ impl Drop for ConnectionEnd {
     }
 }
 
-/// The connections of `listener`, one for every permit. One more than allowed is closed at once, which a client sees as
-/// unavailable, rather than left waiting.
+/// The connections of `listener`, one for every permit. One more than allowed is closed at once,
+/// which a client sees as unavailable, rather than left waiting.
 pub(crate) fn incoming(
     listener: TcpListener,
     sessions: Arc<Sessions>,

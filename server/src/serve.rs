@@ -19,7 +19,6 @@ use tonic_health::ServingStatus;
 use crate::calls::Calls;
 use crate::config::{Config, ServerConfig};
 use crate::flight::{FlightServer, descriptor};
-
 use crate::listen;
 use crate::monitor::{Monitor, Watched};
 use crate::progress::ProgressLayer;

@@ -60,6 +60,17 @@ impl Group {
         }
     }
 
+    /// `scores`, a group of every type and with an online store, for tests that write.
+    pub fn scores() -> Self {
+        let features = [
+            ("id", "String"),
+            ("at", "String"),
+            ("score", "Fractional"),
+            ("visits", "Integral"),
+        ];
+        Self::new("scores", &features).online()
+    }
+
     /// Gives it an online store.
     #[must_use]
     pub fn online(mut self) -> Self {

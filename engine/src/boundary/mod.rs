@@ -10,7 +10,7 @@ mod tests;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, IntervalUnit, Schema, SchemaRef};
 use featureflight_catalog::table::timestamp_type;
 use featureflight_catalog::{Error, Result};
@@ -65,29 +65,6 @@ fn announced_field(field: &FieldRef) -> FieldRef {
         return Arc::clone(field);
     }
     Arc::new(Field::clone(field).with_data_type(announced))
-}
-
-/// Bytes of the values of a batch that leaves. Its buffers may be slices of larger ones, or share
-/// one.
-pub fn value_bytes(batch: &RecordBatch) -> usize {
-    let bytes = batch.columns().iter().map(|column| {
-        let nulls = column.nulls().map_or(0, |nulls| nulls.len() / 8);
-        let values = match column.data_type() {
-            DataType::Utf8 => column.as_string::<i32>().value_offsets(),
-            DataType::Binary => column.as_binary::<i32>().value_offsets(),
-            other => {
-                // Only view types have no size, and they do not leave.
-                return match other.primitive_width() {
-                    Some(width) => column.len() * width + nulls,
-                    None => column.to_data().get_slice_memory_size().unwrap_or_default(),
-                };
-            }
-        };
-        let text = values.last().zip(values.first());
-        let text = text.map_or(0, |(end, start)| end.abs_diff(*start));
-        text as usize + size_of_val(values) + nulls
-    });
-    bytes.sum()
 }
 
 /// Turns the engine's batches into batches of one announced schema.

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, NullArray, RecordBatch, StringArray};
 use arrow::datatypes::SchemaRef;
@@ -44,6 +45,16 @@ impl Server {
 
     fn reserved(&self) -> usize {
         self.engine.core.memory.kept().reserved()
+    }
+
+    /// Waits for the query that was read to its end: its own threads let go of its plan after
+    /// the last batch was handed over.
+    async fn gives_back_to(&self, wanted: usize) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while self.reserved() != wanted && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(self.reserved(), wanted);
     }
 }
 
@@ -209,7 +220,7 @@ async fn memory_is_given_back_when_nobody_reads_it() {
     assert_eq!(server.reserved(), held, "a pinned query still reads it");
     assert_eq!(lines(&server.rows_of(&query).await.unwrap()), ["a"]);
     drop(query);
-    assert_eq!(server.reserved(), before);
+    server.gives_back_to(before).await;
 
     server.upload(target("t"), &[rows(&["a"], &[1])]).unwrap();
     server.session.clear();

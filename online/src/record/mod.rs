@@ -12,7 +12,7 @@ use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
 use featureflight_catalog::table::EventTimeForm;
-use featureflight_catalog::{Error, Instant, Result};
+use featureflight_catalog::{Error, Instant, Result, value_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::group::{Layout, Ttl};
@@ -36,17 +36,6 @@ impl Operation {
     pub fn is_delete(self) -> bool {
         self != Self::Put
     }
-}
-
-/// What the values of `rows` take in memory. The arrays of one message share its memory, which each
-/// of them would count whole.
-pub fn value_bytes(rows: &RecordBatch) -> usize {
-    let columns = rows.columns().iter();
-    let bytes = columns.map(|column| {
-        let whole = column.get_array_memory_size();
-        column.to_data().get_slice_memory_size().unwrap_or(whole)
-    });
-    bytes.sum()
 }
 
 /// Accepted rows of one group that all do the same. Identifier and event time are never null, and

@@ -11,8 +11,7 @@ use arrow_flight::error::FlightError;
 use arrow_flight::{
     FlightData, FlightDescriptor, FlightEndpoint, FlightInfo, IpcMessage, SchemaAsIpc,
 };
-use featureflight_catalog::{Error, Result};
-use featureflight_engine::boundary::value_bytes;
+use featureflight_catalog::{Error, Result, value_bytes};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt, TryStreamExt};
 use prost::bytes::Bytes;

@@ -26,10 +26,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
 
 use crate::calls::Calls;
 use crate::sessions::Sessions;
+use crate::task::AbortOnDrop;
 use metrics::Metrics;
 
 /// Connections at a time; further ones wait for their turn in the kernel's queue.
@@ -63,13 +63,7 @@ pub(crate) struct Watched {
 pub(crate) struct Monitor {
     pub(crate) address: SocketAddr,
     watched: Arc<OnceLock<Serving>>,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Monitor {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
+    _task: AbortOnDrop,
 }
 
 #[derive(Debug)]
@@ -93,7 +87,7 @@ impl Monitor {
         Ok(Self {
             address,
             watched: Arc::clone(&watched),
-            task: tokio::spawn(accept(listener, watched)),
+            _task: AbortOnDrop(tokio::spawn(accept(listener, watched))),
         })
     }
 

@@ -106,26 +106,17 @@ fn version(id: &'static str, day: i64, visits: i64, api: i64) -> Version {
 async fn server_with_files() -> Server {
     let mut server = writer().await;
     server.handle.stop().await.unwrap();
-    Group::new(
-        "scores",
-        &[
-            ("id", "String"),
-            ("at", "String"),
-            ("score", "Fractional"),
-            ("visits", "Integral"),
-        ],
-    )
-    .online()
-    .file(vec![
-        version("equal", 0, 1, 1),
-        version("missing", 0, 1, 1),
-        version("differs", 0, 1, 1),
-        version("tie", 0, 1, 1),
-        version("tie", 0, 2, 2),
-        version("ahead", 0, 1, 1),
-        version("behind", 1, 1, 1),
-    ])
-    .write(server.directory.path());
+    Group::scores()
+        .file(vec![
+            version("equal", 0, 1, 1),
+            version("missing", 0, 1, 1),
+            version("differs", 0, 1, 1),
+            version("tie", 0, 1, 1),
+            version("tie", 0, 2, 2),
+            version("ahead", 0, 1, 1),
+            version("behind", 1, 1, 1),
+        ])
+        .write(server.directory.path());
     server.handle = start(server.directory.path(), |_| {}).await;
     server
 }

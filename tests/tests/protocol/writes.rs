@@ -28,17 +28,7 @@ use super::client::{Client, Server, code};
 pub(crate) async fn writer() -> Server {
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir_all(directory.path().join("s3")).unwrap();
-    Group::new(
-        "scores",
-        &[
-            ("id", "String"),
-            ("at", "String"),
-            ("score", "Fractional"),
-            ("visits", "Integral"),
-        ],
-    )
-    .online()
-    .write(directory.path());
+    Group::scores().write(directory.path());
     Server {
         handle: start(directory.path(), |_| {}).await,
         directory,

@@ -48,17 +48,7 @@ struct Running {
 impl Rig {
     pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        Group::new(
-            "scores",
-            &[
-                ("id", "String"),
-                ("at", "String"),
-                ("score", "Fractional"),
-                ("visits", "Integral"),
-            ],
-        )
-        .online()
-        .write(dir.path());
+        Group::scores().write(dir.path());
         let description = std::fs::read(dir.path().join("feature-groups/scores.json")).unwrap();
         let fake = FakeRuntime::start().await;
         fake.add_group("scores", "id", "at");
