@@ -76,7 +76,7 @@ pub(crate) async fn run(arguments: Arguments, threads: usize) -> Result<Value> {
     let session = Arc::new(Session::new("bench"));
 
     let started = Instant::now();
-    let query = engine.pin(&session, &sql, None).await?;
+    let query = engine.pin(&session, &sql, Vec::new()).await?;
     let mut batches = engine.run(&query).await?;
     let mut sink = ParquetSink::create(&out, &batches.schema, threads)?;
     while let Some(batch) = batches.try_next().await? {

@@ -216,30 +216,33 @@ impl Engine {
     /// an effect (`SET`, `USE`, `CREATE TEMP VIEW`, ...) has it here, once; its result is one row,
     /// `OK`. A write is durable when this returns; its result says how many rows were written.
     ///
+    /// `rows` are the rows of bound parameters, none for a statement without. With several, a query
+    /// runs once for each, over the same files, and its results follow one another.
+    ///
     /// # Errors
     /// Those of planning and listing; `DeadlineExceeded`, `Cancelled`.
     pub async fn pin(
         self: &Arc<Self>,
         caller: impl Into<Caller>,
         sql: &str,
-        parameters: Option<Vec<ScalarValue>>,
+        rows: Vec<Vec<ScalarValue>>,
     ) -> Result<Arc<PinnedQuery>> {
         let caller = caller.into();
         let token = self.core.queries.receive(caller.session.label(), sql);
         let settings = caller.view().settings;
         let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.to_owned());
-        let parameters = parameters.unwrap_or_default();
-        let input_bytes = sql.len() + parameters.iter().map(ScalarValue::size).sum::<usize>();
+        let values = rows.iter().flatten().map(ScalarValue::size);
+        let input_bytes = sql.len() + values.sum::<usize>();
         let entry = Arc::clone(token.entry());
         // Only a repeat of a write asks for them again.
         let keyed = caller.idempotency_key.is_some();
-        let bound = parameters.iter().take_while(|_| keyed);
+        let bound = rows.iter().flatten().take_while(|_| keyed);
         let bound: PlanResult<Vec<_>> = bound.map(ScalarValue::to_array).collect();
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
         let work = async {
             let planned = self.core.planning.run(limit, move || async move {
-                pinning::pin(core, of, text, parameters, &entry).await
+                pinning::pin(core, of, text, rows, &entry).await
             });
             match planned.await? {
                 Planned::Query(pinned) => Ok(pinned),

@@ -144,22 +144,24 @@ impl Visitor for Expansion<'_> {
     }
 }
 
-/// Refuses a plan with too many nodes, before it is optimized.
-pub(crate) fn check_size(plan: &LogicalPlan) -> Result<()> {
+/// Refuses plans with too many nodes together, before they are optimized.
+pub(crate) fn check_size(plans: &[LogicalPlan]) -> Result<()> {
     let mut nodes = 0_usize;
-    let walked = plan.apply_with_subqueries(|_| {
-        nodes += 1;
-        Ok(if nodes > MAX_PLAN_NODES {
-            TreeNodeRecursion::Stop
-        } else {
-            TreeNodeRecursion::Continue
-        })
-    });
-    walked.map_err(crate::error::classify)?;
+    for plan in plans {
+        let walked = plan.apply_with_subqueries(|_| {
+            nodes += 1;
+            Ok(if nodes > MAX_PLAN_NODES {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
+        });
+        walked.map_err(crate::error::classify)?;
+    }
     if nodes > MAX_PLAN_NODES {
         return Err(too_complex(format!(
             "the query has more than {MAX_PLAN_NODES} steps when its CTEs and views are written \
-             out: use fewer of them, or fewer set operations"
+             out, for each row of parameters: use fewer of them, or fewer set operations"
         )));
     }
     Ok(())

@@ -15,6 +15,7 @@ use featureflight_catalog::pin::Pin;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::unlanded::Fresh;
 use featureflight_catalog::{Error, Instant, Kind, Result};
+use featureflight_udf::in_turn::node::InTurn;
 use featureflight_udf::planner::Planned as PlannedQuery;
 use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
@@ -65,6 +66,9 @@ pub(crate) struct Scope {
     /// `None` while the statement is only prepared.
     pub(crate) parameters: Option<Vec<ScalarValue>>,
 }
+
+/// Rows of bound parameters that one query runs with, one after the other.
+const MAX_BOUND_ROWS: usize = 256;
 
 /// Everything one query is planned against.
 pub(crate) struct Ground {
@@ -127,12 +131,17 @@ impl Scope {
 }
 
 impl Ground {
+    /// Plans with other parameters from here on.
+    fn bind(&mut self, parameters: Vec<ScalarValue>) {
+        Arc::make_mut(&mut self.context).parameters = Some(parameters);
+    }
+
     /// The logical plan of a query, within limits.
     pub(crate) async fn plan(&self, statement: Statement) -> Result<PlannedQuery> {
         limits::check_expansion(&statement, &self.context.views)?;
         let planned =
             featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
-        limits::check_size(&planned.plan)?;
+        limits::check_size(std::slice::from_ref(&planned.plan))?;
         crate::functions::check_patterns(&planned.plan).map_err(classify)?;
         Ok(planned)
     }
@@ -213,18 +222,27 @@ pub(crate) async fn pin(
     core: Arc<Core>,
     caller: Caller,
     sql: String,
-    parameters: Vec<ScalarValue>,
+    rows: Vec<Vec<ScalarValue>>,
     entry: &Entry,
 ) -> Result<Planned> {
     let command = parse(&core, &sql)?;
     entry.is_for(command.purpose());
+    let mut rows = rows.into_iter();
     let scope = Scope {
         core,
         session: caller.view(),
-        parameters: Some(parameters),
+        parameters: Some(rows.next().unwrap_or_default()),
     };
     match command {
-        Command::Query(statement) => pin_query(&scope, statement).await.map(Planned::Query),
+        Command::Query(statement) => {
+            check_length(&scope.core, &sql, rows.len() + 1)?;
+            let pinned = pin_rows(&scope, statement, rows.collect()).await;
+            pinned.map(Planned::Query)
+        }
+        _ if rows.len() > 0 => Err(Error::invalid(
+            "several rows of parameters are bound, which a query takes, and an INSERT that is \
+             executed as an update: bind one row at a time",
+        )),
         Command::Insert(insert) => {
             let (rows, write) = Insertion::new(*insert)?.plan(&scope).await?;
             Ok(Planned::Write(rows, Box::new(write)))
@@ -285,10 +303,35 @@ impl Pinned {
 }
 
 pub(crate) async fn pin_query(scope: &Scope, statement: Statement) -> Result<Pinned> {
-    let ground = scope.ground(scope.session.settings.clocks);
-    let planned = ground.plan(statement).await?;
+    pin_rows(scope, statement, Vec::new()).await
+}
+
+/// The query with the parameters of `scope`, then with each of `further`, over the same files.
+async fn pin_rows(
+    scope: &Scope,
+    statement: Statement,
+    further: Vec<Vec<ScalarValue>>,
+) -> Result<Pinned> {
+    let rows = further.len() + 1;
+    if rows > MAX_BOUND_ROWS {
+        return Err(Error::new(
+            Kind::ResourceExhausted,
+            format!(
+                "a query runs with at most {MAX_BOUND_ROWS} rows of parameters, {rows} are bound: \
+                 upload them into a temporary table and join it"
+            ),
+        ));
+    }
+    let mut ground = scope.ground(scope.session.settings.clocks);
+    let mut plans = vec![ground.plan(statement.clone()).await?.plan];
+    for parameters in further {
+        ground.bind(parameters);
+        plans.push(ground.plan(statement.clone()).await?.plan);
+        limits::check_size(&plans)?;
+    }
+    let plan = InTurn::plan(plans).map_err(classify)?;
     let Ground { state, context } = ground;
-    let plan = repeat::settle_ties(shown_types(planned.plan)).map_err(classify)?;
+    let plan = repeat::settle_ties(shown_types(plan)).map_err(classify)?;
     let repeatable = repeat::repeats(&plan).map_err(classify)?;
     let optimized = state.optimize(&plan).map_err(classify)?;
     limits::check_depth(&optimized)?;
@@ -416,18 +459,28 @@ fn unsettled(scope: &Scope, context: &StatementContext) -> bool {
 }
 
 pub(crate) fn parse(core: &Core, sql: &str) -> Result<Command> {
-    let most = core.options.max_sql_bytes;
-    if sql.len() > most {
-        return Err(Error::new(
-            Kind::ResourceExhausted,
-            format!(
-                "the statement has {} bytes, the limit is {most}: pass long lists as parameters or \
-                 join a table",
-                sql.len()
-            ),
-        ));
-    }
+    check_length(core, sql, 1)?;
     statement::classify(featureflight_udf::dialect::parse(sql)?)
+}
+
+/// The text counts once for each row of parameters, since it is planned as often.
+fn check_length(core: &Core, sql: &str, rows: usize) -> Result<()> {
+    let most = core.options.max_sql_bytes / rows;
+    if sql.len() <= most {
+        return Ok(());
+    }
+    let of_rows = match rows {
+        1 => String::new(),
+        rows => format!(" with {rows} rows of parameters"),
+    };
+    Err(Error::new(
+        Kind::ResourceExhausted,
+        format!(
+            "the statement has {} bytes, the limit is {most}{of_rows}: pass long lists as \
+             parameters or join a table",
+            sql.len()
+        ),
+    ))
 }
 
 /// As `now()` can say it: its type ends in the year 2262.

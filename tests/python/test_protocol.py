@@ -48,6 +48,16 @@ def fetched(cursor, sql):
     return cursor.fetchall()
 
 
+def test_rows_of_parameters_are_bound_in_turn(server):
+    rows = pa.table({"1": ["b", "a", "c", "a"], "2": [utc(9), utc(2), utc(9), utc(9)]})
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT sku, price FROM prices FOR VALID_TIME AS OF $2 WHERE sku = $1", rows)
+        assert cursor.fetchall() == [("b", 2.0), ("a", 1.0), ("a", 3.0)]
+        batches = rows.to_reader(max_chunksize=1)
+        cursor.execute("SELECT at, price FROM history.prices WHERE sku = $1 AND at < $2 ORDER BY price DESC", batches)
+        assert [price for _, price in cursor.fetchall()] == [2.0, 1.0, 3.0, 1.0]
+
+
 def test_an_uploaded_spine_is_joined_point_in_time(server):
     spine = pa.table({"sku": ["a", "a", "b", "c"], "ts": [utc(1), utc(2, 23), utc(1), utc(9)], "label": [0, 1, 0, 1]})
     with server.connect() as connection, connection.cursor() as cursor:

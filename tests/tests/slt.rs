@@ -88,7 +88,7 @@ impl AsyncDB for InProcess {
     async fn run(&mut self, sql: &str) -> Result<DBOutput<DefaultColumnType>, Failed> {
         let query = self
             .engine
-            .pin(&self.session, sql, None)
+            .pin(&self.session, sql, Vec::new())
             .await
             .map_err(failed)?;
         let stream = self.engine.run(&query).await.map_err(failed)?;

@@ -11,6 +11,7 @@ pub mod dialect;
 #[cfg(test)]
 mod differential;
 pub mod extension;
+pub mod in_turn;
 pub mod planner;
 pub mod point_in_time;
 mod ranking;

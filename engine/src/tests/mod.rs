@@ -1,5 +1,6 @@
 //! The engine over a real warehouse: files on disk, statements in, batches out.
 
+mod bound_rows;
 mod browse;
 mod lifecycle;
 mod limits;
@@ -184,7 +185,7 @@ impl Server {
     }
 
     async fn pin(&self, sql: &str) -> Result<Arc<PinnedQuery>> {
-        self.engine.pin(&self.session, sql, None).await
+        self.engine.pin(&self.session, sql, Vec::new()).await
     }
 
     async fn rows_of(&self, query: &Arc<PinnedQuery>) -> Result<Vec<RecordBatch>> {
@@ -203,7 +204,7 @@ impl Server {
     async fn bound(&self, sql: &str, parameters: Vec<ScalarValue>) -> Result<Vec<String>> {
         let query = self
             .engine
-            .pin(&self.session, sql, Some(parameters))
+            .pin(&self.session, sql, vec![parameters])
             .await?;
         Ok(lines(&self.rows_of(&query).await?))
     }

@@ -26,7 +26,11 @@ async fn cancel_stops_a_query_that_computes() {
     tokio::time::sleep(Duration::from_millis(300)).await;
     let other = Arc::new(crate::session::Session::new("other"));
     let cancel = format!("cancel query '{}'", query.id);
-    let refused = server.engine.pin(&other, &cancel, None).await.unwrap_err();
+    let refused = server
+        .engine
+        .pin(&other, &cancel, Vec::new())
+        .await
+        .unwrap_err();
     assert_eq!(refused.kind, Kind::PermissionDenied);
     server.rows(&cancel).await.unwrap();
     assert_eq!(

@@ -84,7 +84,10 @@ async fn an_upload_is_a_table_of_its_session() {
     assert!(travel.message.contains("temporary table"), "{travel}");
 
     let other = Arc::new(crate::session::Session::new("other"));
-    let unknown = server.engine.pin(&other, "SELECT * FROM spine", None).await;
+    let unknown = server
+        .engine
+        .pin(&other, "SELECT * FROM spine", Vec::new())
+        .await;
     assert_eq!(unknown.unwrap_err().kind, Kind::NotFound);
 }
 

@@ -51,7 +51,13 @@ impl Engine {
                 .map(Executed::Rows);
         }
         let row = bound.iter().find(|batch| batch.num_rows() == 1);
-        let pinned = self.pin(caller, sql, row.map(values).transpose()?).await?;
+        let pinned = self
+            .pin(
+                caller,
+                sql,
+                row.map(values).transpose()?.into_iter().collect(),
+            )
+            .await?;
         Ok(match &pinned.written {
             Some(written) => Executed::Rows(written.clone()),
             None => Executed::Session,

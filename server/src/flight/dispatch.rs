@@ -53,7 +53,7 @@ pub(super) async fn poll_flight_info(
     match command(&descriptor.cmd)? {
         Command::CommandStatementQuery(query) => {
             no_transaction(query.transaction_id.as_deref())?;
-            Ok(poll::begin(service, caller, query.query, None, descriptor).await?)
+            Ok(poll::begin(service, caller, query.query, Vec::new(), descriptor).await?)
         }
         Command::CommandPreparedStatementQuery(query) => {
             let (sql, bound) = prepared_statement::bound_statement(service, &query)?;

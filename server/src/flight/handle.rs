@@ -27,7 +27,7 @@ const MAX_HANDLE_BYTES: usize = 1 << 20;
 pub(super) struct Statement {
     #[prost(string, tag = "1")]
     pub(super) sql: String,
-    /// The bound row as an Arrow IPC stream; absent until something is bound.
+    /// The bound rows as an Arrow IPC stream; absent until something is bound.
     #[prost(bytes = "bytes", optional, tag = "2")]
     pub(super) parameters: Option<Bytes>,
     /// Tells two preparations of one text apart.

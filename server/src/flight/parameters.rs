@@ -1,9 +1,12 @@
-//! Parameters bound by `DoPut`: one row of Arrow data, or several for an update.
+//! Parameters bound by `DoPut`: rows of Arrow data.
 
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use arrow::array::RecordBatch;
+use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_flight::FlightData;
@@ -15,32 +18,22 @@ use prost::bytes::Bytes;
 
 use super::ipc_check::{Decoded, Decoder};
 
-/// All parameters of one statement together, and all rows of an update.
+/// All rows of a query together, which its handle holds, and all rows of an update.
 const MAX_BYTES: usize = 1 << 20;
 const MAX_ROWS_BYTES: usize = 256 << 20;
 
-/// The row a client sends, or `None` when it sends no row.
+/// The rows a client sends for a query; no batch of them is empty.
 ///
 /// # Errors
-/// `InvalidArgument` for more than one row or data that is not what it says it is,
-/// `ResourceExhausted` for too much of it.
+/// `InvalidArgument` for data that is not what it says it is, `ResourceExhausted` for too much of
+/// it.
 pub(super) async fn receive(
     messages: BoxStream<'static, Result<FlightData>>,
-) -> Result<Option<RecordBatch>> {
-    let mut rows = receive_within(messages, MAX_BYTES).await?.into_iter();
-    let row = rows.next();
-    if rows.next().is_some() || row.as_ref().is_some_and(|row| row.num_rows() != 1) {
-        return Err(Error::invalid(
-            "more than one row of parameters is bound; a query executes with one row at a time",
-        ));
-    }
-    Ok(row)
+) -> Result<Vec<RecordBatch>> {
+    receive_within(messages, MAX_BYTES).await
 }
 
-/// The rows a client sends; no batch of them is empty.
-///
-/// # Errors
-/// As [`receive`], for any number of rows.
+/// As [`receive`], for an update.
 pub(super) async fn receive_rows(
     messages: BoxStream<'static, Result<FlightData>>,
 ) -> Result<Vec<RecordBatch>> {
@@ -75,53 +68,52 @@ async fn receive_within(
     Ok(rows)
 }
 
-/// One value per column of a one-row batch.
+/// The values of each row.
 ///
 /// # Errors
 /// `InvalidArgument` for a type that cannot be a parameter.
-pub(super) fn values(row: &RecordBatch) -> Result<Vec<ScalarValue>> {
-    row.columns()
-        .iter()
-        .map(|column| {
-            ScalarValue::try_from_array(column, 0).map_err(|error| {
-                Error::invalid(format!(
-                    "a parameter of type {} cannot be bound",
-                    column.data_type()
-                ))
-                .with_source(error)
-            })
-        })
-        .collect()
+pub(super) fn values(rows: &[RecordBatch]) -> Result<Vec<Vec<ScalarValue>>> {
+    let of_batch = |batch: &RecordBatch| {
+        let rows: Vec<_> = (0..batch.num_rows())
+            .map(|row| of_row(batch, row))
+            .collect();
+        rows
+    };
+    rows.iter().flat_map(of_batch).collect()
 }
 
-/// A row as an Arrow IPC stream.
+fn of_row(batch: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
+    let values = batch.columns().iter().map(|column| {
+        ScalarValue::try_from_array(column, row).map_err(|error| {
+            let kind = column.data_type();
+            Error::invalid(format!("a parameter of type {kind} cannot be bound")).with_source(error)
+        })
+    });
+    values.collect()
+}
+
+/// Rows as an Arrow IPC stream.
 ///
 /// # Errors
-/// `Internal` when Arrow cannot write it.
-pub(super) fn write(row: &RecordBatch) -> Result<Bytes> {
+/// `Internal` when Arrow cannot write them.
+pub(super) fn write(rows: &[RecordBatch]) -> Result<Bytes> {
     let failed = |error| Error::internal(format!("cannot keep the parameters: {error}"));
-    let mut writer = StreamWriter::try_new(Vec::new(), &row.schema()).map_err(failed)?;
-    writer.write(row).map_err(failed)?;
+    let schema = rows
+        .first()
+        .map_or_else(|| Arc::new(Schema::empty()), RecordBatch::schema);
+    let mut writer = StreamWriter::try_new(Vec::new(), &schema).map_err(failed)?;
+    for batch in rows {
+        writer.write(batch).map_err(failed)?;
+    }
     Ok(writer.into_inner().map_err(failed)?.into())
 }
 
-/// The values of a row that [`write`] wrote.
+/// The rows that [`write`] wrote.
 ///
 /// # Errors
 /// `Internal` for anything else: handles are signed.
-pub(super) fn read(bytes: &[u8]) -> Result<Vec<ScalarValue>> {
-    values(&read_row(bytes)?)
-}
-
-/// The row that [`write`] wrote.
-///
-/// # Errors
-/// As [`read`].
-pub(super) fn read_row(bytes: &[u8]) -> Result<RecordBatch> {
+pub(super) fn read(bytes: &[u8]) -> Result<Vec<RecordBatch>> {
     let failed = |error| Error::internal(format!("cannot read kept parameters: {error}"));
-    let mut reader = StreamReader::try_new(bytes, None).map_err(failed)?;
-    let row = reader
-        .next()
-        .ok_or_else(|| Error::internal("kept parameters without a row"))?;
-    row.map_err(failed)
+    let reader = StreamReader::try_new(bytes, None).map_err(failed)?;
+    reader.map(|batch| batch.map_err(failed)).collect()
 }

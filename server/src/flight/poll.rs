@@ -88,7 +88,7 @@ pub(super) async fn begin(
     service: &Service,
     caller: &Caller,
     sql: String,
-    parameters: Option<Vec<ScalarValue>>,
+    parameters: Vec<Vec<ScalarValue>>,
     descriptor: FlightDescriptor,
 ) -> Result<PollInfo> {
     service.calls.may_begin()?;
@@ -150,7 +150,7 @@ async fn compute(
     engine: Arc<Engine>,
     caller: Caller,
     sql: String,
-    parameters: Option<Vec<ScalarValue>>,
+    parameters: Vec<Vec<ScalarValue>>,
     stage: watch::Sender<Stage>,
 ) {
     let outcome = async {

@@ -81,8 +81,8 @@ pub(super) async fn schema(
     Ok(column_metadata::describe(&prepared.schema))
 }
 
-/// Binds one row of parameters. The new handle holds them; the old one has them too, for clients
-/// that keep it.
+/// Binds rows of parameters. The new handle holds them; the old one has them too, for clients that
+/// keep it.
 pub(super) async fn do_put_query(
     service: &Service,
     command: &CommandPreparedStatementQuery,
@@ -90,10 +90,11 @@ pub(super) async fn do_put_query(
 ) -> Result<DoPutPreparedStatementResult> {
     let handle = &command.prepared_statement_handle;
     let mut statement = Statement::open(&service.signer, handle)?;
-    if let Some(row) = parameters::receive(messages).await? {
-        let row = parameters::write(&row)?;
-        service.bindings.remember(handle, row.clone());
-        statement.parameters = Some(row);
+    let rows = parameters::receive(messages).await?;
+    if !rows.is_empty() {
+        let rows = parameters::write(&rows)?;
+        service.bindings.remember(handle, rows.clone());
+        statement.parameters = Some(rows);
     }
     let bound = statement.seal(&service.signer)?;
     Ok(DoPutPreparedStatementResult {
@@ -113,7 +114,13 @@ pub(super) async fn do_put_update(
     if rows.is_empty() {
         let bound = service.bindings.of(handle);
         let bound = bound.or_else(|| statement.parameters.clone());
-        rows.extend(bound.map(|row| parameters::read_row(&row)).transpose()?);
+        rows.extend(
+            bound
+                .map(|rows| parameters::read(&rows))
+                .transpose()?
+                .into_iter()
+                .flatten(),
+        );
     }
     statement_update::execute(service, caller, &statement.sql, rows).await
 }
@@ -125,7 +132,7 @@ pub(super) async fn do_put_update(
 pub(super) fn bound_statement(
     service: &Service,
     command: &CommandPreparedStatementQuery,
-) -> Result<(String, Option<Vec<ScalarValue>>)> {
+) -> Result<(String, Vec<Vec<ScalarValue>>)> {
     let handle = &command.prepared_statement_handle;
     let statement = Statement::open(&service.signer, handle)?;
     let bound = bound(service, handle, &statement)?;
@@ -133,14 +140,11 @@ pub(super) fn bound_statement(
 }
 
 /// What was bound last to exactly this handle, else what the handle itself holds.
-fn bound(
-    service: &Service,
-    handle: &[u8],
-    statement: &Statement,
-) -> Result<Option<Vec<ScalarValue>>> {
-    let row = service
+fn bound(service: &Service, handle: &[u8], statement: &Statement) -> Result<Vec<Vec<ScalarValue>>> {
+    let rows = service
         .bindings
         .of(handle)
         .or_else(|| statement.parameters.clone());
-    row.map(|row| parameters::read(&row)).transpose()
+    let rows = rows.map(|rows| parameters::read(&rows)).transpose()?;
+    parameters::values(&rows.unwrap_or_default())
 }

@@ -27,7 +27,10 @@ pub(super) async fn get_flight_info(
 ) -> Result<FlightInfo> {
     no_transaction(command.transaction_id.as_deref())?;
     service.calls.may_begin()?;
-    let query = service.engine.pin(caller, &command.query, None).await?;
+    let query = service
+        .engine
+        .pin(caller, &command.query, Vec::new())
+        .await?;
     pinned(service, Executed::new(query), descriptor)
 }
 

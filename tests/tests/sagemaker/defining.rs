@@ -60,7 +60,7 @@ impl Rig {
     }
 
     async fn sql(&self, sql: &str) -> Result<usize> {
-        let query = self.engine.pin(&self.session, sql, None).await?;
+        let query = self.engine.pin(&self.session, sql, Vec::new()).await?;
         let rows = self.engine.run(&query).await?;
         let batches: Vec<_> = rows.try_collect().await?;
         Ok(batches

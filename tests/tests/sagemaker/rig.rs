@@ -116,7 +116,7 @@ impl Rig {
         let Running {
             engine, session, ..
         } = self.running();
-        engine.pin(session, sql, None).await
+        engine.pin(session, sql, Vec::new()).await
     }
 
     pub(super) async fn fetch(&self, query: &Arc<PinnedQuery>) -> Result<Vec<String>> {
