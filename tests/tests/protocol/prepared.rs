@@ -155,18 +155,29 @@ async fn a_changed_handle_is_refused() {
 }
 
 #[tokio::test]
-async fn several_rows_of_parameters_are_an_error() {
+async fn a_query_runs_once_for_each_row_of_parameters() {
     let server = Server::start().await;
     let mut client = server.connect().await;
+    let sql = "SELECT v FROM examples WHERE id = $1";
+    let handle = client.prepare(sql).await.unwrap().handle;
+    let rows = texts(&["C", "A", "nobody", "A"]);
+    let bound = bind(&mut client, &handle, rows).await.unwrap();
+    for handle in [bound, handle] {
+        let answer = client.ask(&command(&handle)).await.unwrap();
+        assert_eq!(answer.lines(), ["c4", "a2b", "a2b"]);
+    }
     let handle = client
-        .prepare("SELECT v FROM examples WHERE id = $1")
+        .prepare("SET featureflight.endpoints = $1")
         .await
         .unwrap()
         .handle;
-    let status = bind(&mut client, &handle, texts(&["A", "C"]))
+    let bound = bind(&mut client, &handle, texts(&["1", "2"]))
         .await
-        .expect_err("two rows");
-    assert_eq!(status.code(), Code::InvalidArgument);
+        .unwrap();
+    assert_eq!(
+        code(client.info(&command(&bound)).await),
+        Code::InvalidArgument
+    );
 }
 
 #[tokio::test]
