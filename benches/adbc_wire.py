@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Reads an Arrow file back over the wire in Python: by ADBC from a server of ours, to which it is uploaded, and by pyarrow from
-its own Flight server (Arrow C++), which has it in memory.
+"""Reads an Arrow file back over the wire in Python: by ADBC from a server of ours, to which it is uploaded, and from ROAPI,
+another Flight SQL server, and by pyarrow from its own Flight server (Arrow C++). Both have it in memory.
 
     adbc_wire.py FILE.arrow WAREHOUSE [--rounds 5]
 
 Needs FEATUREFLIGHT_BIN. Prints one JSON line: medians of megabytes per second, counted as the table is in memory.
 """
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
+import pathlib
 import re
 import statistics
 import subprocess
+import sys
 import time
 
 import adbc_driver_flightsql.dbapi as flightsql
@@ -43,6 +46,26 @@ def timed(runs, name, table, read):
         raise SystemExit(f"{name}: {answer.num_rows} rows instead of {table.num_rows}")
 
 
+@contextlib.contextmanager
+def listening(line, *command):
+    """A server in a process of its own and the address that it says in a `line` of its log."""
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        yield "grpc://" + next(found.group(1) for text in server.stdout if (found := re.search(line, text)))
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def ours(warehouse):
+    return listening(r"listening on grpc://(\S+)", os.environ["FEATUREFLIGHT_BIN"], "serve", "--listen", "127.0.0.1:0", "--warehouse", warehouse)
+
+
+def roapi(file):
+    ports = [part for kind in ("flight-sql", "http", "postgres") for part in (f"--addr-{kind}", "127.0.0.1:0")]
+    return listening(r"on (\S+) for FlightSQL", pathlib.Path(sys.executable).with_name("roapi"), "-t", f"uploaded={file},format=arrow", *ports)
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("file")
@@ -53,27 +76,25 @@ def main():
     ports = multiprocessing.Queue()
     peer = multiprocessing.Process(target=from_memory, args=(a.file, ports), daemon=True)
     peer.start()
-    server = subprocess.Popen([os.environ["FEATUREFLIGHT_BIN"], "serve", "--listen", "127.0.0.1:0", "--warehouse", a.warehouse],
-                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        uri = next(found.group(1) for line in server.stdout if (found := re.search(r"listening on (grpc://\S+)", line)))
         known = flight.FlightClient(f"grpc://127.0.0.1:{ports.get()}")
         runs = {}
-        with flightsql.connect(uri, autocommit=True) as connection, connection.cursor() as cursor:
+        with (ours(a.warehouse) as uri, roapi(a.file) as other,
+              flightsql.connect(uri, autocommit=True) as connection, connection.cursor() as cursor,
+              flightsql.connect(other, autocommit=True) as peers, peers.cursor() as peers_cursor):
             cursor.adbc_ingest("uploaded", table, mode="create", temporary=True)
 
-            def adbc():
+            def adbc(cursor):
                 cursor.execute("SELECT * FROM uploaded")
                 return cursor.fetch_arrow_table()
 
             for _ in range(a.rounds):
-                timed(runs, "ours by ADBC", table, adbc)
+                timed(runs, "ours by ADBC", table, lambda: adbc(cursor))
+                timed(runs, "ROAPI by ADBC", table, lambda: adbc(peers_cursor))
                 timed(runs, "Arrow C++ by pyarrow", table, lambda: known.do_get(flight.Ticket(b"")).read_all())
         print(json.dumps({"engine": "adbc-wire", "rows": table.num_rows, "mb": round(table.nbytes / 1e6, 1),
                           "mb_per_s": {name: round(statistics.median(rates)) for name, rates in runs.items()}}))
     finally:
-        server.terminate()
-        server.wait()
         peer.terminate()
 
 
