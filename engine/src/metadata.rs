@@ -12,7 +12,8 @@ use featureflight_catalog::table::FeatureTable;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use crate::boundary::announced;
+use crate::boundary::{announced, with_instants};
+use crate::caller::Caller;
 use crate::catalogs::{INFORMATION_SCHEMA, information_relations};
 use crate::engine::Engine;
 use crate::session::{Session, SessionView};
@@ -66,7 +67,7 @@ impl Engine {
     /// None in practice: descriptions that cannot be had are left out.
     pub async fn tables(
         &self,
-        session: &Session,
+        caller: impl Into<Caller>,
         schema: &(dyn Fn(&str) -> bool + Sync),
         name: &(dyn Fn(&str) -> bool + Sync),
     ) -> Result<Vec<TableInfo>> {
@@ -74,9 +75,14 @@ impl Engine {
         let known = self.core.browse.relations(&snapshot);
         let wanted = |table: &&TableInfo| schema(&table.schema) && name(&table.name);
         let mut tables: Vec<TableInfo> = known.iter().filter(wanted).cloned().collect();
-        tables.extend(own_relations(&session.view()).filter(|table| wanted(&table)));
+        let session = caller.into().view();
+        tables.extend(own_relations(&session).filter(|table| wanted(&table)));
         tables.sort_by(|a, b| (&a.schema, &a.name).cmp(&(&b.schema, &b.name)));
         self.describe(&mut tables).await;
+        for table in &mut tables {
+            let columns = Arc::clone(&table.columns);
+            table.columns = with_instants(columns, session.settings.instants);
+        }
         Ok(tables)
     }
 

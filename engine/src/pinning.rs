@@ -20,7 +20,7 @@ use featureflight_udf::planner::Planned as PlannedQuery;
 use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
 
-use crate::boundary::{announced, announced_type};
+use crate::boundary::{announced, announced_type, with_instants};
 use crate::caller::Caller;
 use crate::catalogs::statement_catalog;
 use crate::effects;
@@ -32,7 +32,7 @@ use crate::query::life::Entry;
 use crate::query::{PinnedPlan, Source};
 use crate::repeat;
 use crate::session::SessionView;
-use crate::settings;
+use crate::settings::{self, Instants};
 use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
@@ -164,7 +164,7 @@ pub(crate) async fn prepare(
         Command::Query(statement) => {
             let ground = scope.ground(scope.session.settings.clocks);
             let PlannedQuery { plan, parameters } = ground.plan(statement).await?;
-            let plan = shown_types(plan);
+            let plan = shown_types(plan, scope.session.settings.instants);
             // Types that only analysis settles; a plan with open parameters may not get there.
             let options = ground.state.config_options();
             let analyzed =
@@ -191,7 +191,7 @@ pub(crate) async fn prepare(
         effect => (effects::schema(), effects::check(&scope, effect).await?),
     };
     Ok(Prepared {
-        schema,
+        schema: with_instants(schema, scope.session.settings.instants),
         parameters: parameter_fields(&parameters),
         is_update,
     })
@@ -236,8 +236,9 @@ pub(crate) async fn pin(
     match command {
         Command::Query(statement) => {
             check_length(&scope.core, &sql, rows.len() + 1)?;
-            let pinned = pin_rows(&scope, statement, rows.collect()).await;
-            pinned.map(Planned::Query)
+            let mut pinned = pin_rows(&scope, statement, rows.collect()).await?;
+            pinned.schema = with_instants(pinned.schema, scope.session.settings.instants);
+            Ok(Planned::Query(pinned))
         }
         _ if rows.len() > 0 => Err(Error::invalid(
             "several rows of parameters are bound, which a query takes, and an INSERT that is \
@@ -331,7 +332,8 @@ async fn pin_rows(
     }
     let plan = InTurn::plan(plans).map_err(classify)?;
     let Ground { state, context } = ground;
-    let plan = repeat::settle_ties(shown_types(plan)).map_err(classify)?;
+    let plan = repeat::settle_ties(shown_types(plan, scope.session.settings.instants))
+        .map_err(classify)?;
     let repeatable = repeat::repeats(&plan).map_err(classify)?;
     let optimized = state.optimize(&plan).map_err(classify)?;
     limits::check_depth(&optimized)?;
@@ -440,10 +442,10 @@ fn sent_schema(logical: &Schema, physical: &Schema) -> Schema {
 }
 
 /// `DESCRIBE` shows the types a client will get.
-fn shown_types(plan: LogicalPlan) -> LogicalPlan {
+fn shown_types(plan: LogicalPlan, instants: Instants) -> LogicalPlan {
     match plan {
         LogicalPlan::DescribeTable(mut describe) => {
-            describe.schema = announced(&describe.schema);
+            describe.schema = with_instants(announced(&describe.schema), instants);
             LogicalPlan::DescribeTable(describe)
         }
         other => other,

@@ -31,6 +31,17 @@ pub struct Settings {
     pub writes: WriteSettings,
     /// Queries leave out accepted rows that are not in the offline store yet.
     pub stale: bool,
+    pub instants: Instants,
+}
+
+/// How timestamps leave the server.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Instants {
+    /// In UTC, with that time zone.
+    #[default]
+    Zoned,
+    /// As ISO-8601 text, for readers that take no time zone or take it for another.
+    Text,
 }
 
 /// How a session's writes are meant.
@@ -57,6 +68,7 @@ pub enum Setting {
     Partial,
     OnError,
     Fresh,
+    Timestamps,
 }
 
 /// A value of one setting.
@@ -70,7 +82,7 @@ pub enum Value {
 }
 
 impl Setting {
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::SystemTime,
         Self::ValidTime,
         Self::QueryTimeout,
@@ -81,6 +93,7 @@ impl Setting {
         Self::Partial,
         Self::OnError,
         Self::Fresh,
+        Self::Timestamps,
     ];
 
     /// The name within the namespace.
@@ -96,6 +109,7 @@ impl Setting {
             Self::Partial => "partial",
             Self::OnError => "on_error",
             Self::Fresh => "fresh",
+            Self::Timestamps => "timestamps",
         }
     }
 
@@ -122,6 +136,9 @@ impl Setting {
             }
             Self::Fresh => {
                 "false: queries leave out accepted rows that are not in the offline store yet"
+            }
+            Self::Timestamps => {
+                "'zoned': results have timestamps in UTC; 'text': ISO-8601 text in their place"
             }
             Self::OnError => {
                 "'abort': one refused row refuses the write; 'skip': the other rows are written"
@@ -171,7 +188,7 @@ impl Setting {
             Self::MaxRows | Self::MaxBytes | Self::Endpoints => {
                 Value::Count(text.parse().map_err(|_| self.wrong(text))?)
             }
-            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh | Self::Timestamps => {
                 let words = self.words().into_iter().flatten();
                 let mut known = words.enumerate();
                 let found = known.find(|(_, word)| word.eq_ignore_ascii_case(text));
@@ -214,6 +231,7 @@ impl Setting {
             Self::Partial => Some(["refuse", "null"]),
             Self::OnError => Some(["abort", "skip"]),
             Self::Fresh => Some(["true", "false"]),
+            Self::Timestamps => Some(["zoned", "text"]),
             _ => None,
         }
     }
@@ -249,6 +267,7 @@ impl Setting {
                 Self::Partial => "'refuse' or 'null'",
                 Self::OnError => "'abort' or 'skip'",
                 Self::Fresh => "true or false",
+                Self::Timestamps => "'zoned' or 'text'",
             }
         ))
     }
@@ -268,6 +287,10 @@ impl Setting {
             Self::MaxRows => settings.max_rows.map(|count| count.to_string()),
             Self::MaxBytes => settings.max_bytes.map(|count| count.to_string()),
             Self::Endpoints => settings.endpoints.map(|count| count.to_string()),
+            Self::Timestamps => {
+                let text = settings.instants == Instants::Text;
+                text.then(|| "text".to_owned())
+            }
             Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
                 let set = self.switch(&mut { *settings }).copied();
                 let word = self.words().map(|[_, second]| second.to_owned());
@@ -298,6 +321,12 @@ impl Setting {
             Self::MaxRows => settings.max_rows = count,
             Self::MaxBytes => settings.max_bytes = count,
             Self::Endpoints => settings.endpoints = count,
+            Self::Timestamps => {
+                settings.instants = match value {
+                    Some(Value::Switch(true)) => Instants::Text,
+                    _ => Instants::Zoned,
+                }
+            }
             Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
                 if let Some(switch) = self.switch(settings) {
                     *switch = value == Some(Value::Switch(true));
@@ -388,6 +417,7 @@ mod tests {
             (Setting::Partial, "null"),
             (Setting::OnError, "skip"),
             (Setting::Fresh, "false"),
+            (Setting::Timestamps, "text"),
         ] {
             assert_eq!(setting.get(&settings), None);
             let value = setting.parse(text).ok();

@@ -80,7 +80,7 @@ def plain(value):
 
 class SparkJdbc(Spark):
     def frame(self, sql):
-        url = f"jdbc:arrow-flight-sql://{self.place}?useEncryption=false"
+        url = f"jdbc:arrow-flight-sql://{self.place}?useEncryption=false&featureflight-timestamps=text"
         url += "".join(f"&{name}={value}" for name, value in self.headers.items())
         reader = (self.spark.read.format("jdbc").option("driver", "org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver").option("url", url)
                   .option("query", sql))

@@ -150,8 +150,8 @@ DRIVERS = [
            "or run the JVM in UTC.", jdbc("America/New_York")),
     Driver("spark-jdbc", "PySpark, `format(\"jdbc\")`",
            "`spark.read.format(\"jdbc\").option(\"driver\", \"org.apache.arrow.driver.jdbc.ArrowFlightJdbcDriver\").option(\"url\", "
-           "\"jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false\").option(\"query\", sql).load()`",
-           "With the JDBC driver's jar in `spark.jars` and that option of the JVM in `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`.",
+           "\"jdbc:arrow-flight-sql://HOST:PORT?useEncryption=false&featureflight-timestamps=text\").option(\"query\", sql).load()`",
+           "Spark refuses the driver's timestamps with a zone: as text they arrive whole, for `to_timestamp`. With the JDBC driver's jar in `spark.jars` and that option of the JVM in `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`.",
            spark("spark_jdbc.py", jdbc_jar), heavy=True),
     Driver("spark-map-in-arrow", "PySpark, ADBC in `mapInArrow`", "`adbc_driver_flightsql.dbapi.connect(\"grpc://HOST:PORT\", autocommit=True)` in the function",
            "Each task is a connection, so a session of its own.", spark("spark_adbc.py", lambda: "map_in_arrow"), heavy=True),

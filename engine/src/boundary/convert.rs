@@ -16,6 +16,7 @@ use arrow::datatypes::{
     TimestampNanosecondType, TimestampSecondType,
 };
 use arrow::error::ArrowError;
+use featureflight_catalog::table::timestamp_type;
 
 #[derive(Debug)]
 pub(super) enum ConvertError {
@@ -38,13 +39,17 @@ const STRICT: CastOptions<'static> = CastOptions {
     format_options: arrow::util::display::FormatOptions::new(),
 };
 
-/// `to` is [`super::announced_type`] of the array's type.
+/// `to` is [`super::announced_type`] of the array's type, or that with text for timestamps.
 pub(super) fn convert(array: &ArrayRef, to: &DataType) -> Result<ArrayRef, ConvertError> {
     if array.data_type() == to {
         return Ok(Arc::clone(array));
     }
     match (array.data_type(), to) {
         (DataType::Timestamp(unit, _), DataType::Timestamp(..)) => timestamps(array, *unit, to),
+        (DataType::Timestamp(..), DataType::Utf8) => {
+            let instants = convert(array, &timestamp_type())?;
+            Ok(cast_with_options(&instants, to, &STRICT)?)
+        }
         (DataType::Dictionary(..), _) => {
             let dictionary = array.as_any_dictionary();
             let values = convert(dictionary.values(), to)?;

@@ -1,5 +1,6 @@
 //! The types that leave the server: those old drivers read. No view types, no dictionaries, no
-//! run-ends, no 64-bit offsets; timestamps in microseconds, UTC; decimals of 128 bits or more.
+//! run-ends, no 64-bit offsets; timestamps in microseconds, UTC, or as text where the session wants
+//! that; decimals of 128 bits or more.
 //!
 //! [`announced`] says what a schema becomes, [`Outlet`] makes batches of it: what is announced is
 //! what is sent, nullability included.
@@ -16,6 +17,8 @@ use featureflight_catalog::table::timestamp_type;
 use featureflight_catalog::{Error, Result};
 
 use convert::{ConvertError, convert};
+
+use crate::settings::Instants;
 
 /// Most rows of one batch that leaves.
 pub const MAX_BATCH_ROWS: usize = 65_536;
@@ -67,6 +70,35 @@ fn announced_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(announced))
 }
 
+/// `schema` with its timestamps as `instants` says.
+pub fn with_instants(schema: SchemaRef, instants: Instants) -> SchemaRef {
+    match instants {
+        Instants::Zoned => schema,
+        Instants::Text => Arc::new(Schema::new_with_metadata(
+            texts(schema.fields()),
+            schema.metadata().clone(),
+        )),
+    }
+}
+
+fn texts(fields: &Fields) -> Fields {
+    fields.iter().map(text_for_instants).collect()
+}
+
+fn text_for_instants(field: &FieldRef) -> FieldRef {
+    let shown = match field.data_type() {
+        DataType::Timestamp(..) => DataType::Utf8,
+        DataType::List(item) => DataType::List(text_for_instants(item)),
+        DataType::FixedSizeList(item, size) => {
+            DataType::FixedSizeList(text_for_instants(item), *size)
+        }
+        DataType::Struct(fields) => DataType::Struct(texts(fields)),
+        DataType::Map(entries, sorted) => DataType::Map(text_for_instants(entries), *sorted),
+        _ => return Arc::clone(field),
+    };
+    Arc::new(Field::clone(field).with_data_type(shown))
+}
+
 /// Turns the engine's batches into batches of one announced schema.
 #[derive(Debug, Clone)]
 pub(crate) struct Outlet {
@@ -74,7 +106,7 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// `schema` must be [`announced`].
+    /// `schema` must be [`announced`], [`with_instants`] of either form.
     pub(crate) fn new(schema: SchemaRef) -> Self {
         Self { schema }
     }

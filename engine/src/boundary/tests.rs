@@ -13,7 +13,8 @@ use arrow::datatypes::{
 use featureflight_catalog::Kind;
 use featureflight_catalog::table::timestamp_type;
 
-use super::{MAX_BATCH_ROWS, Outlet, announced};
+use super::{MAX_BATCH_ROWS, Outlet, announced, with_instants};
+use crate::settings::Instants;
 
 fn send_one(array: ArrayRef) -> ArrayRef {
     let field = Field::new("x", array.data_type().clone(), true);
@@ -43,6 +44,38 @@ fn text_of_every_kind_leaves_as_utf8() {
     assert_eq!(&send_one(Arc::new(dictionary)), &expected);
     let runs: RunArray<Int32Type> = values.iter().copied().collect();
     assert_eq!(&send_one(Arc::new(runs)), &expected);
+}
+
+#[test]
+fn instants_leave_as_text_where_it_is_wanted_inside_of_others_too() {
+    let seconds: ArrayRef = Arc::new(TimestampSecondArray::from(vec![Some(-1), None]));
+    let nanos = TimestampNanosecondArray::from(vec![Some(-1), Some(1_500_000_000)]);
+    let field = |name: &str, array: &ArrayRef| Field::new(name, array.data_type().clone(), true);
+    let inner: ArrayRef = Arc::new(nanos.with_timezone("UTC"));
+    let of_struct = vec![(Arc::new(field("at", &inner)), inner)];
+    let outer: ArrayRef = Arc::new(StructArray::from(of_struct));
+    let schema = Schema::new(vec![field("s", &seconds), field("o", &outer)]);
+    let batch = RecordBatch::try_new(Arc::new(schema.clone()), vec![seconds, outer]).unwrap();
+    assert_eq!(
+        with_instants(announced(&schema), Instants::Zoned),
+        announced(&schema)
+    );
+    let shown = with_instants(announced(&schema), Instants::Text);
+    let sent = Outlet::new(Arc::clone(&shown)).send(&batch).unwrap();
+    assert_eq!(sent[0].schema(), shown);
+    let seconds = sent[0].column(0).as_string::<i32>();
+    assert_eq!(
+        seconds,
+        &StringArray::from(vec![Some("1969-12-31T23:59:59Z"), None])
+    );
+    let inner = sent[0].column(1).as_struct().column(0).as_string::<i32>();
+    assert_eq!(
+        inner,
+        &StringArray::from(vec![
+            "1969-12-31T23:59:59.999999Z",
+            "1970-01-01T00:00:01.500Z"
+        ])
+    );
 }
 
 #[test]

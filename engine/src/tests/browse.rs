@@ -153,6 +153,7 @@ async fn the_standard_views_list_what_there_is() {
             "featureflight.partial",
             "featureflight.query_timeout",
             "featureflight.system_time",
+            "featureflight.timestamps",
             "featureflight.valid_time"
         ]
     );

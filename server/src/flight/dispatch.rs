@@ -102,7 +102,7 @@ pub(super) async fn do_get(
             db_schemas::batch(service, &caller.session, &command)?
         }
         Command::CommandGetTables(command) => {
-            let messages = tables::messages(service, &caller.session, command).await?;
+            let messages = tables::messages(service, caller, command).await?;
             return Ok(Rows {
                 messages,
                 said_at_end: Box::new(Vec::new),
@@ -110,7 +110,7 @@ pub(super) async fn do_get(
         }
         Command::CommandGetTableTypes(_) => table_types::batch()?,
         Command::CommandGetPrimaryKeys(command) => {
-            primary_keys::batch(service, &caller.session, &command).await?
+            primary_keys::batch(service, caller, &command).await?
         }
         Command::CommandGetExportedKeys(_)
         | Command::CommandGetImportedKeys(_)

@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, new_null_arra
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::CommandGetPrimaryKeys;
 use featureflight_catalog::{Error, Result};
+use featureflight_engine::Caller;
 use featureflight_engine::metadata::CATALOG;
-use featureflight_engine::session::Session;
 
 use super::{Service, catalogs};
 
@@ -25,7 +25,7 @@ pub(super) fn schema() -> SchemaRef {
 /// The command names a table, it is no pattern. A table that does not exist has no key.
 pub(super) async fn batch(
     service: &Service,
-    session: &Session,
+    caller: &Caller,
     command: &CommandGetPrimaryKeys,
 ) -> Result<RecordBatch> {
     let mut tables = Vec::new();
@@ -34,7 +34,7 @@ pub(super) async fn batch(
         tables = service
             .engine
             .tables(
-                session,
+                caller,
                 &|name| wanted.is_none_or(|wanted| wanted == name),
                 &|name| name == command.table,
             )

@@ -6,8 +6,8 @@ use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::CommandGetTables;
 use featureflight_catalog::{Error, Result};
+use featureflight_engine::Caller;
 use featureflight_engine::metadata::{CATALOG, TableInfo};
-use featureflight_engine::session::Session;
 
 use super::encode::{self, Messages};
 use super::{Service, catalogs, column_metadata, pattern};
@@ -32,7 +32,7 @@ pub(super) fn schema(command: &CommandGetTables) -> SchemaRef {
 /// some thousand wide groups are gigabytes.
 pub(super) async fn messages(
     service: &Service,
-    session: &Session,
+    caller: &Caller,
     command: CommandGetTables,
 ) -> Result<Messages> {
     let mut tables = Vec::new();
@@ -41,7 +41,7 @@ pub(super) async fn messages(
         let names = command.table_name_filter_pattern.as_deref();
         tables = service
             .engine
-            .tables(session, &|name| pattern::matches(schemas, name), &|name| {
+            .tables(caller, &|name| pattern::matches(schemas, name), &|name| {
                 pattern::matches(names, name)
             })
             .await?;

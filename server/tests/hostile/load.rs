@@ -111,22 +111,30 @@ fn drawn(random: &mut StdRng) -> Deed {
 #[derive(Debug, Default)]
 struct Tally {
     done: BTreeMap<Deed, u64>,
-    /// Sorts, for want of memory.
-    refused: u64,
+    /// For want of memory, which sorts are made to be; a join beside them may be, now and then.
+    refused: BTreeMap<Deed, u64>,
     written: i64,
 }
 
 impl Tally {
     fn add(&mut self, other: &Self) {
-        for (deed, count) in &other.done {
-            *self.done.entry(*deed).or_default() += count;
+        for (mine, theirs) in [
+            (&mut self.done, &other.done),
+            (&mut self.refused, &other.refused),
+        ] {
+            for (deed, count) in theirs {
+                *mine.entry(*deed).or_default() += count;
+            }
         }
-        self.refused += other.refused;
         self.written += other.written;
     }
 
     fn answers(&self) -> u64 {
         self.done.values().sum()
+    }
+
+    fn refused(&self, deed: Deed) -> u64 {
+        self.refused.get(&deed).copied().unwrap_or_default()
     }
 }
 
@@ -204,7 +212,8 @@ async fn a_load_leaves_nothing_behind_and_no_answer_is_wrong() {
     let after = Footprint::of(&child);
     let most_spilled = most_spilled.into_inner();
     let result = serde_json::json!({
-        "clients": clients, "seconds": seconds, "answers": tally.answers(), "wrong answers": 0, "sorts refused for want of memory": tally.refused,
+        "clients": clients, "seconds": seconds, "answers": tally.answers(), "wrong answers": 0, "sorts refused for want of memory": tally.refused(Deed::Sort),
+        "joins refused for want of memory": tally.refused(Deed::Join),
         "by kind": tally.done.iter().map(|(deed, count)| (format!("{deed:?}"), *count)).collect::<BTreeMap<_, _>>(),
         "rows written and found": tally.written, "most spill files": most_spilled, "peak memory in MiB": peak >> 20,
         "before": before.json(), "after": after.json(),
@@ -229,6 +238,11 @@ async fn a_load_leaves_nothing_behind_and_no_answer_is_wrong() {
     for (deed, _) in DEEDS.iter().filter(|(deed, _)| *deed != Deed::Sort) {
         assert!(tally.done.contains_key(deed), "no {deed:?} in {tally:?}");
     }
+    let joined = tally.done.get(&Deed::Join).copied().unwrap_or_default();
+    assert!(
+        tally.refused(Deed::Join) <= 1 + joined / 100,
+        "joins starve: {tally:?}"
+    );
     assert!(most_spilled > 1, "nothing spilled");
     let kept = |before: usize, after: usize, slack: usize| after <= before + slack;
     assert!(
@@ -291,8 +305,11 @@ async fn run(child: &Child, cut: &str, clients: usize, time: Duration) -> Tally 
             let deed = drawn(&mut visitor.random);
             match visitor.carry_out(deed).await {
                 Ok(()) => *visitor.tally.done.entry(deed).or_default() += 1,
-                Err(status) if deed == Deed::Sort && status.code() == Code::ResourceExhausted => {
-                    visitor.tally.refused += 1;
+                Err(status)
+                    if matches!(deed, Deed::Sort | Deed::Join)
+                        && status.code() == Code::ResourceExhausted =>
+                {
+                    *visitor.tally.refused.entry(deed).or_default() += 1;
                 }
                 Err(status) => panic!("{deed:?}: {status}"),
             }

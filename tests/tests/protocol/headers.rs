@@ -2,6 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use arrow::array::AsArray;
+use arrow::datatypes::DataType;
+use arrow::ipc::convert::try_schema_from_ipc_buffer;
+use arrow_flight::sql::CommandGetTables;
 use tonic::Code;
 
 use super::client::{Server, code};
@@ -177,6 +181,38 @@ async fn work_stops_at_the_deadline() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!running());
+}
+
+#[tokio::test]
+async fn timestamps_are_text_where_a_reader_takes_no_zone() {
+    let server = Server::start().await;
+    let client = server.connect().await;
+    let mut texts = client.with_header("featureflight-timestamps", "text");
+    let sql = "SELECT write_time FROM history.examples WHERE id = 'C' ORDER BY 1";
+    let answer = texts.query(sql).await.unwrap();
+    let field = answer.schema.field(0);
+    assert_eq!(field.data_type(), &DataType::Utf8);
+    assert_eq!(texts.prepare(sql).await.unwrap().dataset(), *answer.schema);
+    let mut plain = server.connect().await;
+    let zoned = plain.query(sql).await.unwrap();
+    assert!(matches!(
+        zoned.schema.field(0).data_type(),
+        DataType::Timestamp(..)
+    ));
+    assert_eq!(answer.lines(), zoned.lines());
+    let tables = CommandGetTables {
+        db_schema_filter_pattern: Some("history".into()),
+        table_name_filter_pattern: Some("examples".into()),
+        include_schema: true,
+        ..Default::default()
+    };
+    let listed = texts.ask(&tables).await.unwrap();
+    let schema = listed.batches[0].column(4).as_binary::<i32>().value(0);
+    let schema = try_schema_from_ipc_buffer(schema).unwrap();
+    let column = schema.field_with_name("write_time").unwrap();
+    assert_eq!(column.data_type(), &DataType::Utf8);
+    let mut wrong = client.with_header("featureflight-timestamps", "local");
+    assert_eq!(code(wrong.query(sql).await), Code::InvalidArgument);
 }
 
 #[tokio::test]
