@@ -26,7 +26,7 @@ use crate::planning::Planning;
 use crate::query::admission::Admission;
 use crate::query::life::{Received, Token};
 use crate::query::{
-    Limit, PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source, stopped,
+    Limit, PinnedQuery, QueryLog, QueryStatus, ResultStream, Rows, Run, Source, Watch, stopped,
 };
 use crate::settings::Settings;
 use crate::spill::SpillDirectory;
@@ -227,10 +227,36 @@ impl Engine {
         sql: &str,
         rows: Vec<Vec<ScalarValue>>,
     ) -> Result<Arc<PinnedQuery>> {
-        let caller = caller.into();
-        let token = self.core.queries.receive(caller.session.label(), sql);
+        self.begin(caller.into(), sql, rows).1.await
+    }
+
+    /// As [`Engine::pin`], for whoever wants to watch the statement meanwhile. It ends when the
+    /// future is dropped.
+    pub fn begin(
+        self: &Arc<Self>,
+        caller: Caller,
+        sql: &str,
+        rows: Vec<Vec<ScalarValue>>,
+    ) -> (
+        Watch,
+        impl Future<Output = Result<Arc<PinnedQuery>>> + Send + use<>,
+    ) {
+        let (engine, sql) = (Arc::clone(self), sql.to_owned());
+        let token = engine.core.queries.receive(caller.session.label(), &sql);
+        let watch = Watch(Arc::clone(token.entry()));
+        let pinned = async move { engine.pin_received(token, caller, sql, rows).await };
+        (watch, pinned)
+    }
+
+    async fn pin_received(
+        self: Arc<Self>,
+        token: Token<Received>,
+        caller: Caller,
+        sql: String,
+        rows: Vec<Vec<ScalarValue>>,
+    ) -> Result<Arc<PinnedQuery>> {
         let settings = caller.view().settings;
-        let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.to_owned());
+        let (core, of, text) = (Arc::clone(&self.core), caller.clone(), sql.clone());
         let values = rows.iter().flatten().map(ScalarValue::size);
         let input_bytes = sql.len() + values.sum::<usize>();
         let entry = Arc::clone(token.entry());
@@ -249,7 +275,7 @@ impl Engine {
                 Planned::Write(rows, write) => {
                     let bound = bound.map_err(classify)?;
                     let written = self
-                        .carry_out(&caller, sql, &bound, rows, &write, token.entry())
+                        .carry_out(&caller, &sql, &bound, rows, &write, token.entry())
                         .await?;
                     Pinned::written(written)
                 }

@@ -7,6 +7,7 @@
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use featureflight_catalog::storage::{Location, Storage, WarehouseStorage};
@@ -18,6 +19,9 @@ use object_store::{
     ObjectMeta, ObjectStore, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+
+/// How often a stalled read looks whether it goes on.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// What happens to reads of objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,7 +38,7 @@ pub enum Fault {
     Broken,
     /// Bytes of the object's end, where a file keeps its footer, are flipped.
     Damaged,
-    /// Nothing comes.
+    /// Nothing comes for as long as this is the fault, but for so many reads as go well.
     Stalled,
     Panic,
 }
@@ -170,7 +174,12 @@ impl ObjectStore for FaultyStore {
                 })
                 .await
             }
-            Fault::Stalled => std::future::pending().await,
+            Fault::Stalled => {
+                while self.due() == Fault::Stalled {
+                    tokio::time::sleep(LOOK_AGAIN).await;
+                }
+                self.inner.get_opts(location, options).await
+            }
             Fault::Panic => panic!("a bug in the store"),
         }
     }

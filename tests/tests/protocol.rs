@@ -22,7 +22,8 @@ mod protocol {
     mod lifecycle;
     mod online;
     mod options;
-    mod polling;
+    mod polled_writes;
+    pub(crate) mod polling;
     mod prepared;
     mod replay_jdbc;
     mod replay_odbc;

@@ -57,6 +57,8 @@ struct Times {
     queued_ms: Option<u64>,
     running_ms: Option<u64>,
     error: Option<String>,
+    /// What it writes is, or is becoming, durable.
+    commits: bool,
 }
 
 impl Entry {
@@ -78,6 +80,7 @@ impl Entry {
                 queued_ms: None,
                 running_ms: None,
                 error: None,
+                commits: false,
             }),
             runs: Mutex::default(),
             cancelled: CancellationToken::new(),
@@ -94,6 +97,19 @@ impl Entry {
     pub(crate) fn received(&self, rows: usize, bytes: usize) {
         self.rows.fetch_add(rows as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// All rows it writes came in, and it makes them durable: nothing cancels it any more.
+    ///
+    /// # Errors
+    /// `Cancelled` where that came first.
+    pub(crate) fn commits(&self) -> Result<(), Error> {
+        let mut times = self.times.lock();
+        if self.cancelled.is_cancelled() {
+            return Err(cancelled());
+        }
+        times.commits = true;
+        Ok(())
     }
 
     /// What its progress is told by, beside its runs.
@@ -156,20 +172,21 @@ impl Entry {
         (of(&self.rows), of(&self.bytes))
     }
 
-    /// Its planning and its runs end when they see it; one that waits to be fetched ends here.
-    pub(crate) fn cancel(&self) {
-        self.cancelled.cancel();
-        if self.times.lock().state == QueryState::Planned {
+    /// Its planning and its runs end when they see it; one that waits to be fetched ends here. False
+    /// when nothing was left to stop: all of it is out, or what it writes stays written.
+    pub(crate) fn cancel(&self) -> bool {
+        let state = {
+            let times = self.times.lock();
+            if times.commits {
+                return false;
+            }
+            self.cancelled.cancel();
+            times.state
+        };
+        if state == QueryState::Planned {
             end(self, QueryState::Cancelled, Some(&cancelled()));
         }
-    }
-
-    /// Whether anything of it is still to come.
-    pub(crate) fn is_under_way(&self) -> bool {
-        matches!(
-            self.times.lock().state,
-            QueryState::Planning | QueryState::Planned | QueryState::Queued | QueryState::Running
-        )
+        state.is_under_way()
     }
 
     /// Resolves when somebody cancels the query.

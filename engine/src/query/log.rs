@@ -54,7 +54,8 @@ impl QueryLog {
     /// Cancels a query of `session`.
     ///
     /// # Errors
-    /// `NotFound` for a query that is not under way, `PermissionDenied` for another session's.
+    /// `NotFound` for a query that is not under way, `PermissionDenied` for another session's,
+    /// `FailedPrecondition` for one that nothing stops any more.
     pub(crate) fn cancel(&self, id: &str, session: &str) -> Result<()> {
         let entry = self.inner.lock().live.get(id).cloned();
         let Some(entry) = entry else {
@@ -68,8 +69,13 @@ impl QueryLog {
                 format!("the query `{id}` is not this session's: only its owner may cancel it"),
             ));
         }
-        entry.cancel();
-        Ok(())
+        if entry.cancel() {
+            return Ok(());
+        }
+        Err(Error::precondition(format!(
+            "the query `{id}` cannot be cancelled any more: it has ended, or what it writes is \
+             being made durable"
+        )))
     }
 
     pub(super) fn retire(&self, entry: &Entry) {

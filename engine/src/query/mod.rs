@@ -8,6 +8,7 @@ mod log;
 mod progress;
 mod state;
 mod stream;
+mod watch;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,7 @@ pub use log::QueryLog;
 pub use state::{QueryState, QueryStatus};
 pub(crate) use stream::{Limit, Rows, Run, past_deadline, start, stopped};
 pub use stream::{ResultStream, RunStats};
+pub use watch::Watch;
 
 /// A planned statement with its clocks and files fixed.
 #[derive(Debug)]
@@ -95,22 +97,9 @@ impl PinnedQuery {
             .saturating_add(files.saturating_mul(BYTES_PER_FILE))
     }
 
-    /// Stops its planning and its runs, and lets no further one begin. False when nothing was left
-    /// to stop: the rows of all of it are out.
-    pub fn cancel(&self) -> bool {
-        let under_way = self.entry.is_under_way();
-        self.entry.cancel();
-        under_way
-    }
-
-    /// Whether anything of it is still to come.
-    pub fn is_under_way(&self) -> bool {
-        self.entry.is_under_way()
-    }
-
-    /// As `system.queries` shows it.
-    pub fn status(&self) -> QueryStatus {
-        self.entry.status()
+    /// How far it is, and the way to stop it.
+    pub fn watch(&self) -> Watch {
+        Watch(Arc::clone(&self.entry))
     }
 
     /// # Errors

@@ -27,6 +27,14 @@ impl QueryState {
             Self::Cancelled => "cancelled",
         }
     }
+
+    /// Whether anything of it is still to come.
+    pub fn is_under_way(self) -> bool {
+        matches!(
+            self,
+            Self::Planning | Self::Planned | Self::Queued | Self::Running
+        )
+    }
 }
 
 /// One query as `system.queries` shows it; times in milliseconds.

@@ -94,7 +94,7 @@ async fn the_log_adds_slices_up_and_begins_anew() {
         for slice in 0..query.slices {
             server.slice(&query, slice).await.unwrap();
         }
-        let status = query.status();
+        let status = query.watch().status();
         assert_eq!(status.rows, rows as u64);
         assert_eq!(status.state, QueryState::Succeeded);
         assert_eq!(status.progress, Some(1.0));

@@ -37,7 +37,7 @@ async fn cancel_stops_a_query_that_computes() {
         soon(async { running.await.unwrap() }).await,
         Kind::Cancelled
     );
-    assert_eq!(query.status().state, QueryState::Cancelled);
+    assert_eq!(query.watch().status().state, QueryState::Cancelled);
     let none_left = async {
         while tokio::runtime::Handle::current()
             .metrics()
@@ -64,7 +64,7 @@ async fn cancel_stops_a_query_that_computes() {
         Kind::NotFound,
         "nothing is left to cancel"
     );
-    assert!(!query.cancel());
+    assert!(!query.watch().cancel());
     for wrong in [
         "CANCEL QUERY",
         "CANCEL 'x'",

@@ -163,6 +163,9 @@ impl Write {
             entry.received(batch.num_rows(), value_bytes(&batch));
             Ok(batch)
         });
+        let committing = futures::stream::once(async { entry.commits() });
+        let committing = committing.filter_map(async |outcome| outcome.err().map(Err));
+        let rows = rows.chain(committing);
         let receipt = write(&self.gateway.outbox, request, rows).await?;
         let Answer {
             accepted, refused, ..

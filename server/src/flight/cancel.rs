@@ -1,12 +1,11 @@
 //! Cancelling a query by what its client knows of it: the tickets of its `FlightInfo`, or the
 //! descriptor of a poll. Whoever holds these could fetch the result, and may end it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use arrow_flight::{CancelStatus, FlightInfo, Ticket};
 use featureflight_catalog::{Error, Result};
-use featureflight_engine::query::{PinnedQuery, QueryState};
+use featureflight_engine::query::{QueryState, Watch};
 
 use super::Service;
 
@@ -21,7 +20,7 @@ pub(super) async fn cancel(service: &Service, info: &FlightInfo) -> Result<Cance
     if let Some(ticket) = ticket {
         let executed = service.statements.find(&service.signer, ticket)?;
         drop(executed.take());
-        return Ok(stop(&executed.query).await);
+        return Ok(stop(&executed.query.watch()).await);
     }
     let Some(descriptor) = &info.flight_descriptor else {
         return Err(Error::invalid(
@@ -29,21 +28,18 @@ pub(super) async fn cancel(service: &Service, info: &FlightInfo) -> Result<Cance
         ));
     };
     let poll = Ticket::new(descriptor.cmd.clone());
-    match service.polls.cancel(&service.signer, &poll)? {
-        Some(query) => Ok(stop(&query).await),
-        None => Ok(CancelStatus::Cancelled),
-    }
+    Ok(stop(&service.polls.watch(&service.signer, &poll)?).await)
 }
 
-async fn stop(query: &Arc<PinnedQuery>) -> CancelStatus {
-    if !query.cancel() {
-        return match query.status().state {
+async fn stop(statement: &Watch) -> CancelStatus {
+    if !statement.cancel() {
+        return match statement.status().state {
             QueryState::Cancelled => CancelStatus::Cancelled,
             _ => CancelStatus::NotCancellable,
         };
     }
     let ended = async {
-        while query.is_under_way() {
+        while statement.status().state.is_under_way() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };

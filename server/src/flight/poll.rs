@@ -1,19 +1,21 @@
-//! `PollFlightInfo`: the query is planned and begun behind the scenes, and each poll says how far it
-//! is. It is ready when its first rows are, or when it has failed; the ticket then continues the run
-//! that has begun. A query nobody asks about any more is given up.
+//! `PollFlightInfo`: the statement is planned and begun behind the scenes, and each poll says how far
+//! it is. It is ready when its first rows are, or when it has failed; the ticket then continues the
+//! run that has begun. What writes is ready when it has written, and a poll whose answer was lost
+//! gets the same answer again. A statement nobody asks about any more is given up.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, SystemTime};
 
 use arrow_flight::sql::{ProstMessageExt, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo, Ticket};
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::{Error, Kind, Result};
-use featureflight_engine::query::PinnedQuery;
+use featureflight_engine::query::{PinnedQuery, QueryStatus, Watch};
 use featureflight_engine::{Caller, Engine};
 use parking_lot::Mutex;
 use prost::Message;
 use rand::RngCore;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -26,7 +28,7 @@ use crate::task::AbortOnDrop;
 
 /// A poll answers after this time even when nothing is ready.
 const ANSWER_AFTER: Duration = Duration::from_secs(1);
-/// A query that is not asked about for this time is given up.
+/// A statement that is not asked about for this time is given up, or its answer forgotten.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
 /// Rows that are ready wait this long to be fetched before they are let go and computed again.
 const KEEP_BEGUN: Duration = Duration::from_secs(60);
@@ -34,21 +36,27 @@ const KEEP_BEGUN: Duration = Duration::from_secs(60);
 const HANDLE_BYTES: usize = 16;
 type Handle = [u8; HANDLE_BYTES];
 
-/// The queries that are polled for.
+/// The statements that are polled for.
 #[derive(Debug)]
-pub(super) struct Polls(Mutex<Bounded<Handle, Arc<Polled>>>);
+pub(super) struct Polls(Arc<Known>);
+
+type Known = Mutex<Bounded<Handle, Arc<Polled>>>;
 
 #[derive(Debug)]
 struct Polled {
     descriptor: FlightDescriptor,
+    watch: Watch,
     stage: watch::Receiver<Stage>,
     asked: Arc<Mutex<Instant>>,
+    /// The answer, once it was given.
+    answered: Mutex<Option<FlightInfo>>,
     _work: AbortOnDrop,
 }
 
 #[derive(Debug, Clone)]
 enum Stage {
-    Planning,
+    /// It is planned, or writes.
+    Begun,
     Running(Arc<PinnedQuery>),
     Ready(Arc<Executed>),
     Failed(Error),
@@ -56,30 +64,23 @@ enum Stage {
 
 impl Polls {
     pub(super) fn new(capacity: usize) -> Self {
-        Self(Mutex::new(Bounded::new(capacity, Duration::from_hours(24))))
+        Self(Arc::new(Mutex::new(Bounded::new(
+            capacity,
+            Duration::from_hours(24),
+        ))))
     }
 
     fn find(&self, handle: &Handle) -> Result<Arc<Polled>> {
         self.0.lock().get(handle).map(Arc::clone).ok_or_else(gone)
     }
 
-    /// Gives a query up; what there is of it to cancel.
+    /// The statement that is polled for, to cancel it.
     ///
     /// # Errors
     /// `InvalidArgument` for a descriptor that is not of a poll, `Aborted` for a forgotten one.
-    pub(super) fn cancel(
-        &self,
-        signer: &Signer,
-        poll: &Ticket,
-    ) -> Result<Option<Arc<PinnedQuery>>> {
+    pub(super) fn watch(&self, signer: &Signer, poll: &Ticket) -> Result<Watch> {
         let handle = open(signer, &statement_ticket(poll)?)?;
-        let polled = self.0.lock().remove(&handle).ok_or_else(gone)?;
-        let stage = polled.stage.borrow().clone();
-        Ok(match stage {
-            Stage::Planning | Stage::Failed(_) => None,
-            Stage::Running(query) => Some(query),
-            Stage::Ready(executed) => Some(Arc::clone(&executed.query)),
-        })
+        Ok(self.find(&handle)?.watch.clone())
     }
 }
 
@@ -92,34 +93,32 @@ pub(super) async fn begin(
     descriptor: FlightDescriptor,
 ) -> Result<PollInfo> {
     service.calls.may_begin()?;
-    let (sender, stage) = watch::channel(Stage::Planning);
+    let (sender, stage) = watch::channel(Stage::Begun);
     let asked = Arc::new(Mutex::new(Instant::now()));
+    let mut handle = [0; HANDLE_BYTES];
+    rand::rng().fill_bytes(&mut handle);
     let mut background = caller.clone();
     // A poll's deadline is the poll's, not the query's.
     background.deadline = None;
     let engine = Arc::clone(&service.engine);
-    let work = compute(engine, background, sql, parameters, sender);
-    let last = Arc::clone(&asked);
-    let work = async move {
-        tokio::select! {
-            () = work => {}
-            () = forgotten(&last) => tracing::info!("a polled query was given up: nobody asks for it"),
-        }
-    };
-    let polled = Polled {
+    let (watch, pinned) = engine.begin(background, &sql, parameters);
+    let work = compute(engine, pinned, sender);
+    let work = until_forgotten(
+        work,
+        Arc::clone(&asked),
+        Arc::downgrade(&service.polls.0),
+        handle,
+    );
+    let polled = Arc::new(Polled {
         descriptor,
+        watch,
         stage,
         asked,
+        answered: Mutex::default(),
         _work: AbortOnDrop(tokio::spawn(work.in_current_span())),
-    };
-    let mut handle = [0; HANDLE_BYTES];
-    rand::rng().fill_bytes(&mut handle);
-    let polled = Arc::new(polled);
-    service
-        .polls
-        .0
-        .lock()
-        .insert(handle, Arc::clone(&polled), 1);
+    });
+    let known = &service.polls.0;
+    known.lock().insert(handle, Arc::clone(&polled), 1);
     answer(service, caller, handle, &polled).await
 }
 
@@ -148,13 +147,11 @@ pub(super) fn complete(info: FlightInfo) -> PollInfo {
 
 async fn compute(
     engine: Arc<Engine>,
-    caller: Caller,
-    sql: String,
-    parameters: Vec<Vec<ScalarValue>>,
+    pinned: impl Future<Output = Result<Arc<PinnedQuery>>>,
     stage: watch::Sender<Stage>,
 ) {
     let outcome = async {
-        let query = engine.pin(&caller, &sql, parameters).await?;
+        let query = pinned.await?;
         stage.send_replace(Stage::Running(Arc::clone(&query)));
         let executed = Executed::new(Arc::clone(&query));
         if query.slices == 1 {
@@ -168,6 +165,25 @@ async fn compute(
         Ok(executed) => Stage::Ready(executed),
         Err(error) => Stage::Failed(error),
     });
+}
+
+/// Does the work, and keeps what came of it, for as long as somebody asks.
+async fn until_forgotten(
+    work: impl Future<Output = ()>,
+    asked: Arc<Mutex<Instant>>,
+    known: Weak<Known>,
+    handle: Handle,
+) {
+    tokio::select! {
+        () = work => forgotten(&asked).await,
+        () = forgotten(&asked) => {
+            tracing::info!("a polled statement was given up: nobody asks for it");
+        }
+    }
+    if let Some(known) = known.upgrade() {
+        let polled = known.lock().remove(&handle);
+        drop(polled);
+    }
 }
 
 async fn forgotten(asked: &Mutex<Instant>) {
@@ -195,19 +211,26 @@ async fn answer(
     let _ = tokio::time::timeout_at(until, done).await;
     let stage = polled.stage.borrow().clone();
     match stage {
-        Stage::Ready(executed) => {
-            let descriptor = polled.descriptor.clone();
-            service.polls.0.lock().remove(&handle);
-            Ok(complete(statement_query::pinned(
-                service, executed, descriptor,
-            )?))
-        }
-        Stage::Failed(error) => {
-            service.polls.0.lock().remove(&handle);
-            Err(error)
-        }
-        Stage::Planning => Ok(under_way(service, handle, None)?),
-        Stage::Running(query) => Ok(under_way(service, handle, Some(&query))?),
+        Stage::Ready(executed) => polled.answer(service, executed),
+        Stage::Failed(error) => Err(error),
+        Stage::Begun => Ok(under_way(service, handle, &polled.watch, None)?),
+        Stage::Running(query) => Ok(under_way(service, handle, &polled.watch, Some(&query))?),
+    }
+}
+
+impl Polled {
+    /// The one answer, however often it is asked for.
+    fn answer(&self, service: &Service, executed: Arc<Executed>) -> Result<PollInfo> {
+        let mut answered = self.answered.lock();
+        let info = match &*answered {
+            Some(info) => info.clone(),
+            None => {
+                let descriptor = self.descriptor.clone();
+                let info = statement_query::pinned(service, executed, descriptor)?;
+                answered.insert(info).clone()
+            }
+        };
+        Ok(complete(info))
     }
 }
 
@@ -215,8 +238,10 @@ async fn answer(
 fn under_way(
     service: &Service,
     handle: Handle,
+    watch: &Watch,
     query: Option<&Arc<PinnedQuery>>,
 ) -> Result<PollInfo> {
+    let status = watch.status();
     let descriptor = FlightDescriptor::new_cmd(seal(&service.signer, handle));
     let info = match query {
         Some(query) => encode::info(
@@ -225,14 +250,27 @@ fn under_way(
             descriptor.clone(),
             statement_query::about(query).to_string(),
         )?,
-        None => FlightInfo::new().with_descriptor(descriptor.clone()),
+        None => FlightInfo::new()
+            .with_descriptor(descriptor.clone())
+            .with_app_metadata(so_far(&status)),
     };
     Ok(PollInfo {
         info: Some(info),
         flight_descriptor: Some(descriptor),
-        progress: query.and_then(|query| query.status().progress),
+        progress: status.progress,
         expiration_time: Some(encode::timestamp(SystemTime::now() + GIVE_UP_AFTER)),
     })
+}
+
+/// What there is to say of a statement before it is pinned: JSON, as in a result's info.
+fn so_far(status: &QueryStatus) -> String {
+    json!({
+        "query_id": status.id,
+        "state": status.state.name(),
+        "rows": status.rows,
+        "bytes": status.bytes,
+    })
+    .to_string()
 }
 
 fn seal(signer: &Signer, handle: Handle) -> Vec<u8> {
@@ -253,7 +291,7 @@ fn open(signer: &Signer, poll: &TicketStatementQuery) -> Result<Handle> {
 fn gone() -> Error {
     Error::new(
         Kind::Aborted,
-        "this query is no longer polled for: it has been answered, cancelled or given up; run it \
-         again",
+        "this statement is no longer polled for: nobody asked for a minute, and it was given up if it \
+         had not ended; run it again, a write under its idempotency key",
     )
 }

@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 use super::client::{Client, Server, announced, code, only_ticket};
 use super::headers::LONG;
 
-fn statement(sql: &str) -> FlightDescriptor {
+pub(crate) fn statement(sql: &str) -> FlightDescriptor {
     let query = CommandStatementQuery {
         query: sql.into(),
         transaction_id: None,
@@ -17,12 +17,15 @@ fn statement(sql: &str) -> FlightDescriptor {
 }
 
 impl Client {
-    async fn poll(&mut self, descriptor: FlightDescriptor) -> Result<PollInfo, Status> {
+    pub(crate) async fn poll(&mut self, descriptor: FlightDescriptor) -> Result<PollInfo, Status> {
         let request = self.request(descriptor);
         Ok(self.flight.poll_flight_info(request).await?.into_inner())
     }
 
-    async fn poll_to_the_end(&mut self, descriptor: FlightDescriptor) -> Result<PollInfo, Status> {
+    pub(crate) async fn poll_to_the_end(
+        &mut self,
+        descriptor: FlightDescriptor,
+    ) -> Result<PollInfo, Status> {
         let mut poll = self.poll(descriptor).await?;
         while let Some(next) = poll.flight_descriptor.take() {
             poll = self.poll(next).await?;
@@ -117,7 +120,7 @@ async fn what_computes_says_so_until_it_is_cancelled() {
     assert!(info.endpoint.is_empty());
     assert_eq!(announced(&info).fields().len(), 1);
     assert_eq!(client.cancel(&info).await.unwrap(), CancelStatus::Cancelled);
-    assert_eq!(code(client.poll(next).await), Code::Aborted);
+    assert_eq!(code(client.poll(next).await), Code::Cancelled);
     let state = |q: &featureflight_engine::query::QueryStatus| q.state.name().to_owned();
     let states: Vec<_> = server.handle.engine.queries().iter().map(state).collect();
     assert_eq!(states, ["cancelled"]);
