@@ -12,6 +12,8 @@ use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::object_store::ObjectStore;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use featureflight_catalog::Result;
 use url::Url;
@@ -19,6 +21,7 @@ use url::Url;
 use crate::cooperation::YieldAboveAmplifiers;
 use crate::engine::EngineOptions;
 use crate::metadata::CATALOG;
+use crate::online::{MAX_KEYS, ProbeOnline};
 use crate::session::DEFAULT_SCHEMA;
 
 /// The state every statement starts from, which spills to `spill`.
@@ -36,23 +39,35 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
     settings.execution.time_zone = Some("+00:00".to_owned());
     settings.sql_parser.enable_ident_normalization = true;
     settings.execution.collect_statistics = false;
-    // A join that names its keys lets the state of a group end early: a list of as many as a scan
-    // looks for in statistics costs little beside the files it saves.
+    // A join that names its keys lets the state of a group end early, and an online store look them
+    // up: a list of so many costs little beside the files and calls it saves.
     settings
         .optimizer
-        .hash_join_inlist_pushdown_max_distinct_values = 1 << 16;
+        .hash_join_inlist_pushdown_max_distinct_values = MAX_KEYS;
     settings.optimizer.hash_join_inlist_pushdown_max_size = 8 << 20;
     let mut builder = SessionStateBuilder::new()
         .with_config(config)
         .with_runtime_env(Arc::new(runtime_env(options, spill)?))
         .with_default_features()
-        .with_physical_optimizer_rule(Arc::new(YieldAboveAmplifiers));
+        .with_physical_optimizer_rules(physical_rules());
     // The first that knows an expression plans it.
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(crate::functions::StructLiterals::new()));
     let mut state = featureflight_udf::planner::extend(builder).build();
     crate::functions::guard(&mut state)?;
     Ok(state)
+}
+
+/// `DataFusion`'s rules and ours.
+fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
+    let mut rules = PhysicalOptimizer::new().rules;
+    let sides_are_chosen = rules
+        .iter()
+        .position(|rule| rule.name() == "join_selection");
+    let behind = sides_are_chosen.map_or(0, |at| at + 1);
+    rules.insert(behind, Arc::new(ProbeOnline));
+    rules.push(Arc::new(YieldAboveAmplifiers));
+    rules
 }
 
 fn runtime_env(options: &EngineOptions, spill: &Path) -> Result<RuntimeEnv> {

@@ -15,6 +15,10 @@ mod fake_runtime;
 #[allow(unreachable_pub, reason = "other suites use it too")]
 mod loopback;
 
+#[path = "../../tests/src/servers.rs"]
+#[allow(unreachable_pub, reason = "other suites use it too")]
+mod servers;
+
 mod online {
     mod contract;
     mod crash;
@@ -23,6 +27,5 @@ mod online {
     mod model;
     mod offline;
     mod runtime;
-    mod servers;
     mod writes;
 }

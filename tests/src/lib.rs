@@ -13,6 +13,7 @@ pub mod faults;
 pub mod fuzz;
 pub mod loopback;
 pub mod offline_service;
+pub mod servers;
 pub mod warehouse;
 
 use std::path::Path;

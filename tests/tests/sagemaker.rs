@@ -10,6 +10,7 @@
 
 mod sagemaker {
     mod defining;
+    mod online;
     mod pending;
     mod rig;
 }

@@ -4,18 +4,27 @@
 //! Both look when the statement is pinned or first run, and give the same rows to the same ticket
 //! after that.
 
+mod exec;
+mod found;
+mod probe;
 mod records;
 mod skew;
 
 use std::sync::Arc;
 
+use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
+use datafusion::scalar::ScalarValue;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
 use featureflight_online::gateway::Gateway;
 use featureflight_online::group::WriteGroup;
+use featureflight_online::record::fractional;
 use featureflight_online::store::OnlineStore;
 use featureflight_udf::{OnlineRelations, Skew};
+
+pub(crate) use found::MAX_KEYS;
+pub(crate) use probe::ProbeOnline;
 
 /// See the module.
 #[derive(Debug)]
@@ -26,6 +35,28 @@ pub(crate) struct OnlineStores(pub(crate) Arc<Gateway>);
 struct Online {
     group: Arc<WriteGroup>,
     store: Arc<dyn OnlineStore>,
+}
+
+impl Online {
+    /// The columns of the group's state.
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.group.shape.state_schema)
+    }
+
+    /// The name of the record identifier's column.
+    fn identifier(&self) -> &str {
+        let shape = &self.group.shape;
+        shape.state_schema.field(shape.record_identifier).name()
+    }
+}
+
+/// A record identifier as the text that online stores keep; `None` for a value that is none.
+fn identifier_text(value: &ScalarValue) -> Option<String> {
+    match value {
+        ScalarValue::Int64(Some(value)) => Some(value.to_string()),
+        ScalarValue::Float64(Some(value)) => Some(fractional(*value)),
+        other => other.try_as_str().flatten().map(str::to_owned),
+    }
 }
 
 impl OnlineStores {

@@ -34,7 +34,7 @@ use futures::TryStreamExt;
 use tokio::sync::OnceCell;
 
 use super::Online;
-use super::records::page;
+use super::exec::page;
 
 pub(super) const MAX_SAMPLE: usize = 100_000;
 

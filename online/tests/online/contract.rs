@@ -1,7 +1,11 @@
 //! Every online store against the reference model: one suite for all of them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::extract::State;
+use axum::http::StatusCode;
 use featureflight_catalog::Instant;
 use featureflight_online::group::{Ttl, TtlUnit};
 use featureflight_online::record::Operation;
@@ -15,8 +19,9 @@ use rand::rngs::StdRng;
 use tempfile::TempDir;
 
 use super::model::{Model, Write, block, layout, read, record};
-use super::servers::Server;
 use crate::fake_runtime::FakeRuntime;
+use crate::loopback::{Loopback, sdk_config};
+use crate::servers::Server;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -215,12 +220,54 @@ async fn dynamodb() {
     obeys_the_model(&store).await;
     takes_batches(&store).await;
     expires(&store).await;
+    // What DynamoDB takes away by itself, in seconds.
+    let client = aws_sdk_dynamodb::Client::new(&server.aws());
+    let described = client.describe_time_to_live().table_name("features");
+    let described = described.send().await.unwrap();
+    let ttl = described.time_to_live_description().unwrap();
+    assert_eq!(ttl.attribute_name(), Some("expires_at"));
+    assert_eq!(ttl.time_to_live_status().unwrap().as_str(), "ENABLED");
+    let brief = record(block(
+        "brief",
+        &[Write::put("c", 1_000, 1)],
+        Some(in_seconds(7)),
+    ));
+    assert_eq!(store.write(&[brief]).await, [Outcome::Done]);
+    let text = |text: &str| aws_sdk_dynamodb::types::AttributeValue::S(text.to_owned());
+    let item = client
+        .get_item()
+        .table_name("features")
+        .key("record_identifier", text("c"))
+        .key("feature_group", text("brief"));
+    let item = item.send().await.unwrap().item.unwrap();
+    assert_eq!(item["expires_at"].as_n().unwrap(), "1007");
     let absent = DynamoDbStore::new(&server.aws(), "absent", TIMEOUT, 8);
     let outcome = absent
         .write(&[Write::put("a", 1, 1).record("orders")])
         .await
         .remove(0);
     assert!(matches!(outcome, Outcome::Refused(_)), "{outcome:?}");
+}
+
+/// The outbox retries, the client below it does not.
+#[tokio::test]
+async fn a_dynamodb_that_fails_is_asked_once() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let server = Loopback::serve(&asked, |State(asked): State<Arc<AtomicUsize>>| async move {
+        asked.fetch_add(1, Ordering::SeqCst);
+        StatusCode::INTERNAL_SERVER_ERROR
+    })
+    .await;
+    let store = DynamoDbStore::new(&sdk_config(&server.url), "features", TIMEOUT, 8);
+    let outcome = store
+        .write(&[Write::put("a", 1, 1).record("orders")])
+        .await
+        .remove(0);
+    assert!(
+        matches!(outcome, Outcome::Retry(Trouble::Away, _)),
+        "{outcome:?}"
+    );
+    assert_eq!(asked.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

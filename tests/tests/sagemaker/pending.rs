@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use featureflight_catalog::Kind;
 use featureflight_tests::fake_runtime::Faults;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -358,21 +357,4 @@ async fn a_file_is_looked_into_again_for_rows_that_came_meanwhile() {
     rig.land(|number| number == 1);
     assert_eq!(rig.beside(waiting).await, 1, "the first is in no file");
     assert_eq!(rig.sql(PENDING).await, ["1"]);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_online_store_is_asked_for_records_and_lists_none() {
-    let rig = Rig::start().await;
-    rig.sql(ONE).await;
-    rig.sql(&ONE.replace("'a'", "'b'")).await;
-    rig.sent().await;
-    let online = "SELECT id, visits FROM online('scores') WHERE id IN ('b', 'x')";
-    assert_eq!(rig.sql(online).await, ["b|1"]);
-    assert_eq!(rig.fake.calls("BatchGetRecord"), 1);
-    let error = rig.try_sql("SELECT * FROM online('scores')").await;
-    let error = error.unwrap_err();
-    assert_eq!(error.kind, Kind::FailedPrecondition);
-    assert!(error.message.contains("WHERE \"id\" = ..."), "{error}");
-    let skew = "SELECT record_identifier, class FROM online_skew('scores') ORDER BY 1";
-    assert_eq!(rig.sql(skew).await, ["a|equal", "b|equal"]);
 }

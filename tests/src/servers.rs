@@ -10,9 +10,10 @@ use aws_config::SdkConfig;
 
 use crate::loopback::sdk_config;
 
-pub(super) struct Server {
+#[derive(Debug)]
+pub struct Server {
     child: Child,
-    pub(super) port: u16,
+    pub port: u16,
 }
 
 impl Server {
@@ -37,17 +38,23 @@ impl Server {
         server
     }
 
-    pub(super) fn redis() -> Self {
+    /// # Panics
+    /// When it is not installed or does not start.
+    pub fn redis() -> Self {
         Self::redis_on(free_port())
     }
 
-    pub(super) fn redis_on(port: u16) -> Self {
+    /// # Panics
+    /// As [`Self::redis`].
+    pub fn redis_on(port: u16) -> Self {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"]);
         Self::start(port, command.args(["--port", &port.to_string()]))
     }
 
-    pub(super) fn dynamodb() -> Self {
+    /// # Panics
+    /// As [`Self::redis`].
+    pub fn dynamodb() -> Self {
         let port = free_port();
         let jars = cache().join("dynamodb-local");
         let mut command = Command::new("java");
@@ -61,7 +68,8 @@ impl Server {
         Self::start(port, &mut command)
     }
 
-    pub(super) fn aws(&self) -> SdkConfig {
+    /// What an AWS client needs to talk to it.
+    pub fn aws(&self) -> SdkConfig {
         sdk_config(&format!("http://127.0.0.1:{}", self.port))
     }
 }
