@@ -12,8 +12,8 @@ import sys
 import tomllib
 
 import pytest
+from cloud import CREDENTIALS, SageMaker
 from conftest import ROOT, binary, serving
-from test_aws import CREDENTIALS, SageMaker
 
 # Where the pages expect the server.
 ADDRESS = "grpc://127.0.0.1:50051"
@@ -77,9 +77,7 @@ def desk(server, tmp_path_factory):
     (folder / "queries.sql").write_text("SELECT count(*) FROM customers;")
     aws = SageMaker()
     yield {"cwd": folder, "env": {**CREDENTIALS, "AWS_ENDPOINT_URL": aws.url, "FEATUREFLIGHT_URL": server.uri}}
-    aws.process.terminate()
-    aws.process.wait()
-    aws.process.stdout.close()
+    aws.stop()
 
 
 def run(*words, cwd=None, env=None):

@@ -6,7 +6,8 @@
 //! an offline log, deletes leave their markers there, a hard delete that is not newer is refused.
 //! Tests script what goes wrong: throttling, failures, answers lost after the write was carried
 //! out, entries left unprocessed or failed, poison, an outage, expired credentials, a service or a
-//! role without `BatchWriteRecord`.
+//! role without `BatchWriteRecord`. Tests in other languages steer it by `POST /steer/...` and read
+//! the offline log by `GET /steer/offline`.
 //!
 //! What it does not do: check signatures (it only wants one to be there), expire records, types of
 //! values, `ListRecords`, `UpdateRecord`, `TargetStores`, ARNs in place of names, capacity.
@@ -116,6 +117,10 @@ impl FakeRuntime {
         Self { service, server }
     }
 
+    pub fn url(&self) -> &str {
+        &self.server.url
+    }
+
     /// What the AWS client needs to talk to the fake instead of AWS.
     pub fn sdk_config(&self) -> SdkConfig {
         sdk_config(&self.server.url)
@@ -162,6 +167,13 @@ async fn answer(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    if let Some(what) = uri.path().strip_prefix("/steer/") {
+        let body = serde_json::from_slice(&body).unwrap_or(Value::Null);
+        return match service.lock().steer(what, &body) {
+            Some(answer) => axum::Json(answer).into_response(),
+            None => StatusCode::BAD_REQUEST.into_response(),
+        };
+    }
     let (answer, lost) = {
         let mut service = service.lock();
         let answer = service.answer(&method, &uri, &headers, &body);
@@ -213,6 +225,45 @@ fn failure() -> Failure {
 }
 
 impl Service {
+    /// `groups`: a `DescribeFeatureGroup` response; `faults`: `{"poison": [identifiers], "away":
+    /// bool}`, in place of all others; `offline`: the log, times in microseconds.
+    fn steer(&mut self, what: &str, body: &Value) -> Option<Value> {
+        match what {
+            "groups" => {
+                let text = |key: &str| body[key].as_str().map(str::to_owned);
+                let columns = (
+                    text("RecordIdentifierFeatureName")?,
+                    text("EventTimeFeatureName")?,
+                );
+                self.groups.insert(text("FeatureGroupName")?, columns);
+            }
+            "faults" => {
+                let poison = body["poison"].as_array().into_iter().flatten();
+                self.faults = Faults {
+                    poison: poison
+                        .filter_map(Value::as_str)
+                        .map(str::to_owned)
+                        .collect(),
+                    away: body["away"].as_bool().unwrap_or(false),
+                    ..Faults::default()
+                };
+            }
+            "offline" => {
+                let rows = self.offline.iter().map(|row| {
+                    json!({
+                        "group": row.group,
+                        "values": row.values,
+                        "is_deleted": row.is_deleted,
+                        "invoked_at": row.invoked_at.micros,
+                    })
+                });
+                return Some(rows.collect());
+            }
+            _ => return None,
+        }
+        Some(Value::Null)
+    }
+
     fn chance(&mut self, part: f64) -> bool {
         part > 0.0 && self.random.random_bool(part)
     }

@@ -1,5 +1,5 @@
-//! The fake SageMaker control plane and Glue as a process, for tests in other languages: it
-//! prints its address and runs until it is ended.
+//! The fake SageMaker control plane and Glue, and the fake runtime, as a process, for tests in other
+//! languages: it prints their addresses and runs until it is ended.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,10 +9,13 @@
 )]
 
 use featureflight_tests::fake_aws::FakeAws;
+use featureflight_tests::fake_runtime::FakeRuntime;
 
 #[tokio::main]
 async fn main() {
     let fake = FakeAws::start().await;
+    let runtime = FakeRuntime::start().await;
     println!("listening on {}", fake.url());
+    println!("the runtime on {}", runtime.url());
     std::future::pending::<()>().await;
 }
