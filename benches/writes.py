@@ -207,36 +207,104 @@ def acknowledgement(options):
                   f"| {len(found) / seconds:,.0f} | {fsyncs:.2f} |", flush=True)
 
 
+def settled(folder, count):
+    """A warehouse of `count` records that are in files."""
+    describe(folder, 10)
+    server = Server("--warehouse", folder, "--own", env={"FEATUREFLIGHT__OFFLINE__MAX_AGE": "1s"})
+    try:
+        with server.connect() as connection, connection.cursor() as cursor:
+            cursor.adbc_ingest("g", rows(count, 10), mode="append")
+            began = time.perf_counter()
+            while server.metrics()["outbox_waiting_rows", "offline"]:
+                check(time.perf_counter() - began < 600, "rows are in no file")
+                time.sleep(0.2)
+    finally:
+        server.stop()
+
+
+@contextlib.contextmanager
+def of_warehouse(warehouse, folder):
+    """A server that owns the warehouse and writes no further file."""
+    env = {"FEATUREFLIGHT__OFFLINE__MAX_AGE": "1d", "FEATUREFLIGHT__OFFLINE__MAX_SIZE": "64GiB"}
+    server = Server("--warehouse", warehouse, "--own", env=env)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+@contextlib.contextmanager
+def of_sagemaker(warehouse, folder):
+    """A server before SageMaker: the files are in its bucket, and the runtime takes every record and writes none of them."""
+    bench = os.environ["FEATUREFLIGHT_BENCH"]
+    bucket = Process([bench, "slow-s3", "--root", warehouse / "s3", "--latency-ms", "0"], [r"listening on (\S+)"])
+    runtime = Process([bench, "online-service"], [r"listening on (\S+)"])
+    env = KEYS | {
+        "AWS_ENDPOINT_URL_S3": bucket.found[0], "AWS_ENDPOINT_URL": runtime.found[0],
+        "FEATUREFLIGHT__CATALOG__KIND": "files", "FEATUREFLIGHT__CATALOG__DIRECTORY": str(warehouse),
+        "FEATUREFLIGHT__STORAGE__KIND": "aws", "FEATUREFLIGHT__OUTBOX__DIRECTORY": str(folder / "outbox-of-sagemaker"),
+    }
+    server = Server(env=env)
+    try:
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+        bucket.stop()
+        runtime.stop()
+
+
+BESIDE = {
+    "one record": "SELECT count(*), count(label) FROM g WHERE id = 'c-000000007'",
+    "the state": "SELECT count(*), count(f0) FROM g",
+    "a point-in-time join": "SELECT count(*), count(label) FROM point_in_time_join((SELECT id, ts FROM spine), 'g:label')",
+}
+
+
+def took(cursor, sql):
+    """Median of nine runs in milliseconds, and the answer."""
+    seconds = []
+    for _ in range(9):
+        began = time.perf_counter()
+        cursor.execute(sql)
+        answer, = cursor.fetchall()
+        seconds.append(time.perf_counter() - began)
+    return statistics.median(seconds) * 1e3, answer
+
+
 def fresh(options):
-    """The same statements while more and more rows wait for their first file."""
-    print("\n## Queries beside rows that wait\n\n| waiting rows | one record, ms | the same with fresh = false | count of the state, ms | peak memory, MB |")
-    print("|--:|--:|--:|--:|--:|")
-    one = "SELECT * FROM g WHERE id = 'c-000000007'"
-    with owned(options, 10) as server, server.connect() as connection, connection.cursor() as cursor:
-        waiting = 0
-        for target in (0, 10_000, 1_000_000):
-            target = int(target * options.scale)
-            if target > waiting:
-                cursor.adbc_ingest("g", rows(target - waiting, 10, waiting), mode="append")
-                waiting = target
-            def took(sql):
-                seconds = []
-                for _ in range(9):
-                    began = time.perf_counter()
-                    cursor.execute(sql)
-                    answer = cursor.fetchall()
-                    seconds.append(time.perf_counter() - began)
-                return statistics.median(seconds) * 1e3, answer
-            lookup, answer = took(one)
-            check(len(answer) == min(1, waiting), "the record is not there once")
-            whole, answer = took("SELECT count(*) FROM g")
-            check(answer == [(waiting,)], f"{answer} of {waiting} rows are there")
-            cursor.execute("SET featureflight.fresh = false")
-            without, _ = took(one)
-            cursor.execute("RESET featureflight.fresh")
-            status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
-            peak = int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) // 1024
-            print(f"| {waiting:,} | {lookup:.1f} | {without:.1f} | {whole:.1f} | {peak} |", flush=True)
+    """The same statements while more and more rows wait for their first file, and without them."""
+    there, wanted = int(1_000_000 * options.scale), int(10_000 * options.scale)
+    print(f"\n## Queries beside rows that wait\n\n{there:,} records in files; milliseconds, in brackets with fresh = false; the join has {wanted:,} rows\n")
+    print(f"| group of | waiting rows | {' | '.join(BESIDE)} | peak memory, MB |\n|---|--:|{'--:|' * len(BESIDE)}--:|")
+    spine = pa.table({"id": [f"c-{i:09d}" for i in range(wanted)], "ts": [EPOCH + dt.timedelta(hours=2)] * wanted})
+    with tempfile.TemporaryDirectory(dir=options.dir) as folder:
+        folder = pathlib.Path(folder)
+        warehouse = folder / "warehouse"
+        settled(warehouse, there)
+        for group, serving in (("a warehouse", of_warehouse), ("SageMaker", of_sagemaker)):
+            with serving(warehouse, folder) as server, server.connect() as connection, connection.cursor() as cursor:
+                cursor.adbc_ingest("spine", spine, mode="create", temporary=True)
+                waiting = 0
+                for target in (0, 10_000, 1_000_000):
+                    target = int(target * options.scale)
+                    if target > waiting:
+                        cursor.adbc_ingest("g", rows(target - waiting, 10, there + waiting), mode="append")
+                        waiting = target
+                    cells = []
+                    for name, sql in BESIDE.items():
+                        beside, answer = took(cursor, sql)
+                        cursor.execute("SET featureflight.fresh = false")
+                        alone, files_only = took(cursor, sql)
+                        cursor.execute("RESET featureflight.fresh")
+                        expected = {"one record": (1, 1), "a point-in-time join": (wanted, wanted)}.get(name)
+                        check(answer == (expected or (there + waiting,) * 2), f"{name}: {answer} beside {waiting} waiting rows")
+                        check(files_only == (expected or (there,) * 2), f"{name}: {files_only} in files")
+                        cells.append(f"{beside:.1f} ({alone:.1f})")
+                    status = pathlib.Path(f"/proc/{server.process.pid}/status").read_text()
+                    peak = int(re.search(r"VmHWM:\s+(\d+)", status).group(1)) // 1024
+                    print(f"| {group} | {waiting:,} | {' | '.join(cells)} | {peak} |", flush=True)
 
 
 def put_records(endpoint, records, threads):

@@ -33,6 +33,7 @@ impl SystemTable for Writes {
         Arc::new(Schema::new(vec![
             Field::new("feature_group", DataType::Utf8, false),
             Field::new("store", DataType::Utf8, true),
+            number("waiting_writes"),
             number("waiting_online"),
             number("waiting_offline"),
             Field::new("oldest_waiting_online", timestamp_type(), true),
@@ -95,6 +96,7 @@ impl SystemTable for Writes {
         let columns = vec![
             Arc::new(StringArray::from_iter_values(rows.iter().map(|row| row.0))) as ArrayRef,
             texts(&|lane| Some(lane.store.clone()).filter(|store| !store.is_empty())),
+            number(|waits, _| waits.requests),
             number(|waits, _| waits.online_rows),
             number(|waits, _| waits.offline_rows),
             time(|waits, _| waits.oldest_online),

@@ -311,6 +311,8 @@ pub struct Progress {
 /// What is pending of one group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupProgress {
+    /// Of which some row waits.
+    pub requests: u64,
     pub online_rows: u64,
     pub offline_rows: u64,
     /// When the oldest row that is not online was accepted.

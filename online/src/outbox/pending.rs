@@ -333,8 +333,28 @@ pub(super) struct Held {
 #[derive(Debug, Default)]
 struct Group {
     positions: BTreeSet<Position>,
+    /// How many requests they are of.
+    requests: u64,
     /// Rows before each stage.
     remaining: [usize; 2],
+}
+
+impl Group {
+    fn insert(&mut self, position: Position) {
+        self.requests += u64::from(!self.has_request(position.sequence));
+        self.positions.insert(position);
+    }
+
+    fn remove(&mut self, position: &Position) {
+        self.positions.remove(position);
+        self.requests -= u64::from(!self.has_request(position.sequence));
+    }
+
+    fn has_request(&self, sequence: u64) -> bool {
+        let first = Position { sequence, part: 0 };
+        let mut from_it = self.positions.range(first..);
+        from_it.next().is_some_and(|next| next.sequence == sequence)
+    }
 }
 
 /// Everything pending.
@@ -364,7 +384,7 @@ impl Pending {
                 .insert(block.group().to_owned(), Group::default());
         }
         if let Some(group) = self.groups.get_mut(block.group()) {
-            group.positions.insert(position);
+            group.insert(position);
             for stage in Stage::ALL {
                 group.remaining[stage.index()] += block.remaining(stage);
             }
@@ -393,7 +413,7 @@ impl Pending {
         if block.is_done() {
             self.blocks.remove(&position);
             if let Some(group) = self.groups.get_mut(block.group()) {
-                group.positions.remove(&position);
+                group.remove(&position);
                 if group.positions.is_empty() {
                     self.groups.remove(block.group());
                 }
@@ -440,6 +460,7 @@ impl Pending {
         let groups = groups.map(|(name, group)| {
             let [online, offline] = group.remaining;
             let progress = GroupProgress {
+                requests: group.requests,
                 online_rows: online as u64,
                 offline_rows: offline as u64,
                 oldest_online: self.oldest(group, Stage::Online),

@@ -27,10 +27,10 @@ async fn what_waits_and_what_was_sent_shows() {
     assert!(client.rows("SELECT * FROM system.writes").await.is_empty());
     let batch = rows(&[("a", "2026-01-01", 1.0, 1), ("b", "2026-01-01", 1.0, 1)]);
     client.ingest(&append(), vec![batch]).await.unwrap();
-    let sql = "SELECT feature_group, store, waiting_online, waiting_offline, \
+    let sql = "SELECT feature_group, store, waiting_writes, waiting_online, waiting_offline, \
                oldest_waiting_online IS NULL, waited_seconds < 60, sent, quarantined, trouble \
                FROM system.writes";
-    let shown = ["scores|embedded|0|2|true|true|2|0|"];
+    let shown = ["scores|embedded|1|0|2|true|true|2|0|"];
     eventually(&mut client, sql, &shown).await;
 }
 

@@ -61,6 +61,28 @@ async fn rows_go_when_every_stage_is_through() {
 }
 
 #[tokio::test]
+async fn requests_wait_until_their_last_row_is_through() {
+    let dir = TempDir::new().expect("a directory");
+    let outbox = open(&dir);
+    // Two blocks of one request, and a request of one.
+    let many: Vec<i64> = (0..10_000).collect();
+    write(&outbox, "g", "a", &many).await.expect("accepted");
+    write(&outbox, "g", "a", &[1]).await.expect("accepted");
+    let waiting = || {
+        let groups = outbox.progress().groups;
+        groups.get("g").map_or(0, |group| group.requests)
+    };
+    let mut left = Vec::new();
+    for block in outbox.pending("g", Stage::Online) {
+        left.push(waiting());
+        let rows: Vec<usize> = (0..block.rows()).collect();
+        outbox.settle(block.position, Stage::Online, &rows);
+    }
+    left.push(waiting());
+    assert_eq!(left, [2, 2, 1, 0]);
+}
+
+#[tokio::test]
 async fn spent_segments_are_removed_and_their_marks_with_them() {
     let dir = TempDir::new().expect("a directory");
     let small = OutboxOptions {
