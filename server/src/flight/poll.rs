@@ -222,15 +222,12 @@ impl Polled {
     /// The one answer, however often it is asked for.
     fn answer(&self, service: &Service, executed: Arc<Executed>) -> Result<PollInfo> {
         let mut answered = self.answered.lock();
-        let info = match &*answered {
-            Some(info) => info.clone(),
-            None => {
-                let descriptor = self.descriptor.clone();
-                let info = statement_query::pinned(service, executed, descriptor)?;
-                answered.insert(info).clone()
-            }
-        };
-        Ok(complete(info))
+        if let Some(info) = &*answered {
+            return Ok(complete(info.clone()));
+        }
+        let descriptor = self.descriptor.clone();
+        let info = statement_query::pinned(service, executed, descriptor)?;
+        Ok(complete(answered.insert(info).clone()))
     }
 }
 
