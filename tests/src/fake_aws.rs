@@ -50,6 +50,7 @@ struct Account {
     changes: BTreeMap<String, (Value, usize)>,
     looks: usize,
     changes_fail: Option<String>,
+    updates_show_late: bool,
     calls: HashMap<String, usize>,
 }
 
@@ -85,6 +86,7 @@ impl FakeAws {
             changes: BTreeMap::new(),
             looks: 2,
             changes_fail: None,
+            updates_show_late: false,
             calls: HashMap::new(),
         }));
         let server = Loopback::serve(&account, answer).await;
@@ -157,6 +159,11 @@ impl FakeAws {
             .lock()
             .undescribable
             .insert(group.to_owned(), failure);
+    }
+
+    /// Updates show only once they are done, as where an answer comes from a copy that lags.
+    pub fn show_updates_late(&self) {
+        self.account.lock().updates_show_late = true;
     }
 
     /// Creations and updates from now on end after so many looks at the group.
@@ -453,7 +460,9 @@ impl Account {
         check_features(added, 100)?;
         let arn = group["FeatureGroupArn"].clone();
         let mut changed = group.clone();
-        group["LastUpdateStatus"] = json!({"Status": "InProgress"});
+        if !self.updates_show_late {
+            group["LastUpdateStatus"] = json!({"Status": "InProgress"});
+        }
         changed["LastUpdateStatus"] = match &self.changes_fail {
             None => json!({"Status": "Successful"}),
             Some(reason) => json!({"Status": "Failed", "FailureReason": reason}),

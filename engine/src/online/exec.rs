@@ -21,7 +21,6 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::EquivalenceProperties;
-use datafusion::physical_expr::expressions::Literal;
 use datafusion::physical_expr::utils::{Guarantee, LiteralGuarantee, collect_columns};
 use datafusion::physical_expr_common::physical_expr::{
     snapshot_generation, snapshot_physical_expr,
@@ -36,7 +35,6 @@ use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning,
     PhysicalExpr, PlanProperties, ReplaceChildrenOptions, apply_expression_roots,
 };
-use datafusion::scalar::ScalarValue;
 use featureflight_catalog::Error;
 use featureflight_online::store::{Records, StoredRecord};
 use featureflight_online::writes::state_rows;
@@ -126,11 +124,6 @@ fn named(wanted: &[Arc<dyn PhysicalExpr>], identifier: &str) -> Result<Option<Ve
 }
 
 fn named_by(known: &Arc<dyn PhysicalExpr>, identifier: &str) -> Option<Vec<String>> {
-    let nothing = ScalarValue::Boolean(Some(false));
-    let literal = known.downcast_ref::<Literal>();
-    if literal.is_some_and(|literal| *literal.value() == nothing) {
-        return Some(Vec::new());
-    }
     let named = LiteralGuarantee::analyze(known)
         .into_iter()
         .find(|one| one.guarantee == Guarantee::In && one.column.name() == identifier)?;

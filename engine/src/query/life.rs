@@ -503,6 +503,20 @@ mod tests {
     }
 
     #[test]
+    fn what_becomes_durable_is_not_cancelled_and_what_is_cancelled_does_not() {
+        let log = Arc::new(QueryLog::default());
+        let first = log.receive("session-1", "insert");
+        assert!(first.entry().cancel());
+        assert!(first.entry().commits().is_err());
+        let second = log.receive("session-1", "insert");
+        assert!(second.entry().commits().is_ok());
+        assert!(!second.entry().cancel());
+        let entry = second.planned(0);
+        assert!(!entry.cancel());
+        assert_eq!(entry.status().state, QueryState::Planned);
+    }
+
+    #[test]
     fn a_bug_gives_the_user_the_request_id_and_nothing_else() {
         let log = Arc::new(QueryLog::default());
         let token = log.receive("session-1", "select 1");

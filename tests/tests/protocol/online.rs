@@ -4,7 +4,7 @@ use featureflight_tests::warehouse::{Group, Value, Version};
 use tonic::Code;
 
 use super::client::{Client, Server, code};
-use super::writes::{start, writer};
+use super::writes::{append, rows, start, writer};
 
 async fn forwarded(client: &mut Client) {
     for _ in 0..400 {
@@ -80,6 +80,75 @@ async fn records_are_looked_up_and_listed() {
         .await
         .unwrap();
     assert_eq!(code(client.query(count).await), Code::InvalidArgument);
+    client.update("RESET ALL").await.unwrap();
+    client
+        .update(
+            "CREATE TABLE quiet (id BIGINT, at TIMESTAMP, PRIMARY KEY (id)) WITH (online = false)",
+        )
+        .await
+        .unwrap();
+    for function in ["online", "online_skew"] {
+        let sql = format!("SELECT * FROM {function}('quiet')");
+        let refused = client.query(&sql).await.expect_err(&sql);
+        assert_eq!(refused.code(), Code::FailedPrecondition);
+        assert!(
+            refused.message().contains("has no online store"),
+            "{refused}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn joins_look_up_what_they_want_in_every_step_and_within_memory() {
+    let mut server = writer().await;
+    let mut client = server.connect().await;
+    client
+        .update("INSERT INTO scores SELECT 'r' || value, '2026-01-01', 0.5, value FROM range(5000)")
+        .await
+        .unwrap();
+    client
+        .update("CREATE TABLE wide (id VARCHAR, at TIMESTAMP, text VARCHAR, PRIMARY KEY (id))")
+        .await
+        .unwrap();
+    client
+        .update(
+            "INSERT INTO wide SELECT 'r' || value, '2026-01-01', repeat('x', 5000) FROM range(4000)",
+        )
+        .await
+        .unwrap();
+    forwarded(&mut client).await;
+    // Each step wants another record: what the step before wanted must not be left over.
+    let steps = "WITH RECURSIVE steps(id) AS ( \
+                     SELECT 'r1' UNION ALL \
+                     SELECT CASE steps.id WHEN 'r1' THEN 'r2' ELSE 'nobody' END \
+                     FROM steps JOIN online('scores') o ON o.id = steps.id) \
+                 SELECT id FROM steps";
+    assert_eq!(client.rows(steps).await, ["r1", "r2", "nobody"]);
+    let batch = rows(&[("r7", "2026-01-01", 0.0, 1), ("r9", "2026-01-01", 0.0, 2)]);
+    let mut upload = append();
+    (upload.table, upload.temporary) = ("spine".into(), true);
+    upload.table_definition_options = None;
+    client.ingest(&upload, vec![batch]).await.unwrap();
+    let uploaded = "SELECT o.id, o.visits, s.visits FROM online('scores') o JOIN spine s USING (id) ORDER BY 1";
+    assert_eq!(client.rows(uploaded).await, ["r7|7|1", "r9|9|2"]);
+    server.handle.stop().await.unwrap();
+
+    server.handle = start(server.directory.path(), |config| {
+        config.engine.memory_limit.0 = 12 << 20;
+    })
+    .await;
+    let mut client = server.connect().await;
+    let wide = |keys: usize| {
+        format!(
+            "SELECT count(*), max(length(text)) FROM online('wide') \
+             WHERE id IN (SELECT 'r' || value FROM range({keys}))"
+        )
+    };
+    assert_eq!(client.rows(&wide(100)).await, ["100|5000"]);
+    assert_eq!(
+        code(client.query(&wide(4000)).await),
+        Code::ResourceExhausted
+    );
 }
 
 fn version(id: &'static str, day: i64, visits: i64, api: i64) -> Version {
@@ -103,6 +172,15 @@ fn version(id: &'static str, day: i64, visits: i64, api: i64) -> Version {
     }
 }
 
+fn deleted(id: &'static str, api: i64) -> Version {
+    let mut marker = version(id, 0, 0, api);
+    marker.features[2..].fill(Value::Null);
+    Version {
+        deleted: true,
+        ..marker
+    }
+}
+
 async fn server_with_files() -> Server {
     let mut server = writer().await;
     server.handle.stop().await.unwrap();
@@ -115,6 +193,8 @@ async fn server_with_files() -> Server {
             version("tie", 0, 2, 2),
             version("ahead", 0, 1, 1),
             version("behind", 1, 1, 1),
+            deleted("ghost", 1),
+            version("ghost", 0, 1, 2),
         ])
         .write(server.directory.path());
     server.handle = start(server.directory.path(), |_| {}).await;
@@ -130,7 +210,7 @@ async fn skew_has_a_class_for_every_difference() {
             "INSERT INTO scores VALUES ('equal', '2026-01-01', 0.5, 1), \
              ('differs', '2026-01-01', 0.25, 3), ('tie', '2026-01-01', 0.5, 1), \
              ('ahead', '2026-01-02', 0.5, 1), ('behind', '2026-01-01', 0.5, 7), \
-             ('new', '2026-01-01', 0.5, 1)",
+             ('ghost', '2026-01-01', NULL, NULL), ('new', '2026-01-01', 0.5, 1)",
         )
         .await
         .unwrap();
@@ -146,6 +226,8 @@ async fn skew_has_a_class_for_every_difference() {
         "behind|newer offline|at, visits",
         "differs|values differ|score, visits",
         "equal|equal|",
+        // A delete at the same time is no version that could be online.
+        "ghost|values differ|score, visits",
         "missing|missing online|",
         "new|missing offline|",
         "tie|tie|visits",
@@ -155,6 +237,25 @@ async fn skew_has_a_class_for_every_difference() {
     let sample = client.rows(some).await;
     assert_eq!(sample.len(), 3);
     assert_eq!(client.rows(some).await, sample, "the same every time");
+    let ticket = super::client::only_ticket(&client.execute(skew).await.unwrap());
+    let first = client.fetch(&ticket).await.unwrap().lines();
+    assert_eq!(first, wanted);
+    client
+        .update("INSERT INTO scores VALUES ('equal', '2026-01-03', 0.5, 1)")
+        .await
+        .unwrap();
+    forwarded(&mut client).await;
+    assert_eq!(
+        client.fetch(&ticket).await.unwrap().lines(),
+        first,
+        "of one ticket"
+    );
+    assert!(
+        client
+            .rows(skew)
+            .await
+            .contains(&"equal|newer online|at".to_owned())
+    );
     for wrong in ["sample => 100001", "sample => 'x'", "size => 3"] {
         let sql = format!("SELECT * FROM online_skew('scores', {wrong})");
         assert_eq!(code(client.query(&sql).await), Code::InvalidArgument);

@@ -96,6 +96,13 @@ impl Writer {
     }
 }
 
+/// Else the outbox would wait for its disk for ever when a test fails.
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stuck.store(false, Ordering::SeqCst);
+    }
+}
+
 async fn next(client: &mut Client, poll: &PollInfo) -> PollInfo {
     client.poll(descriptor(poll)).await.unwrap()
 }

@@ -186,6 +186,7 @@ async fn what_the_service_refuses_or_fails_is_said_with_its_reason() {
     let calls = rig.fake.calls("CreateFeatureGroup");
     let error = rig.sql(&denied).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unavailable);
+    assert!(error.message.contains("may have been done"), "{error}");
     assert_eq!(rig.fake.calls("CreateFeatureGroup"), calls + 1);
 
     let rig = Rig::start(options()).await;
@@ -199,4 +200,25 @@ async fn what_the_service_refuses_or_fails_is_said_with_its_reason() {
             .contains("could not be updated: too many updates"),
         "{error}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_is_waited_for_while_looks_at_it_fail_or_lag() {
+    let rig = Rig::start(options()).await;
+    // More than the client tries again by itself.
+    rig.fake.throttle_operation("DescribeFeatureGroup", 6);
+    rig.sql(VISITORS).await.unwrap();
+    assert_eq!(
+        rig.fake.group("visitors").unwrap()["FeatureGroupStatus"],
+        "Created"
+    );
+    rig.sql("ALTER TABLE visitors ADD COLUMN x BIGINT")
+        .await
+        .unwrap();
+    // The update before it has succeeded, which says nothing of this one.
+    rig.fake.show_updates_late();
+    rig.sql("ALTER TABLE visitors ADD COLUMN y BIGINT")
+        .await
+        .unwrap();
+    assert_eq!(rig.sql("SELECT x, y FROM visitors").await.unwrap(), 0);
 }
