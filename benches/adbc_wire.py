@@ -23,6 +23,9 @@ import pyarrow as pa
 import pyarrow.flight as flight
 
 
+ROAPI = pathlib.Path(sys.executable).with_name("roapi")
+
+
 class FromMemory(flight.FlightServerBase):
     def __init__(self, table):
         super().__init__("grpc://127.0.0.1:0")
@@ -62,8 +65,11 @@ def ours(warehouse):
 
 
 def roapi(file):
+    """None where it is not installed."""
+    if not ROAPI.exists():
+        return contextlib.nullcontext()
     ports = [part for kind in ("flight-sql", "http", "postgres") for part in (f"--addr-{kind}", "127.0.0.1:0")]
-    return listening(r"on (\S+) for FlightSQL", pathlib.Path(sys.executable).with_name("roapi"), "-t", f"uploaded={file},format=arrow", *ports)
+    return listening(r"on (\S+) for FlightSQL", ROAPI, "-t", f"uploaded={file},format=arrow", *ports)
 
 
 def main():
@@ -79,18 +85,20 @@ def main():
     try:
         known = flight.FlightClient(f"grpc://127.0.0.1:{ports.get()}")
         runs = {}
-        with (ours(a.warehouse) as uri, roapi(a.file) as other,
-              flightsql.connect(uri, autocommit=True) as connection, connection.cursor() as cursor,
-              flightsql.connect(other, autocommit=True) as peers, peers.cursor() as peers_cursor):
-            cursor.adbc_ingest("uploaded", table, mode="create", temporary=True)
+        with contextlib.ExitStack() as open_until_then:
+            addresses = {"ours by ADBC": ours(a.warehouse), "ROAPI by ADBC": roapi(a.file)}
+            addresses = {name: open_until_then.enter_context(server) for name, server in addresses.items()}
+            connections = {name: open_until_then.enter_context(flightsql.connect(address, autocommit=True)) for name, address in addresses.items() if address}
+            cursors = {name: open_until_then.enter_context(connection.cursor()) for name, connection in connections.items()}
+            cursors["ours by ADBC"].adbc_ingest("uploaded", table, mode="create", temporary=True)
 
             def adbc(cursor):
                 cursor.execute("SELECT * FROM uploaded")
                 return cursor.fetch_arrow_table()
 
             for _ in range(a.rounds):
-                timed(runs, "ours by ADBC", table, lambda: adbc(cursor))
-                timed(runs, "ROAPI by ADBC", table, lambda: adbc(peers_cursor))
+                for name, cursor in cursors.items():
+                    timed(runs, name, table, lambda: adbc(cursor))
                 timed(runs, "Arrow C++ by pyarrow", table, lambda: known.do_get(flight.Ticket(b"")).read_all())
         print(json.dumps({"engine": "adbc-wire", "rows": table.num_rows, "mb": round(table.nbytes / 1e6, 1),
                           "mb_per_s": {name: round(statistics.median(rates)) for name, rates in runs.items()}}))
