@@ -2,7 +2,8 @@
 //! scanning the offline store into Arrow.
 //!
 //! Data flows one way: [`source`] → [`snapshot`] (what exists) → [`pin`] (which files a statement
-//! reads) → [`scan`] (their rows). [`unlanded`] is what a statement reads beside the files.
+//! reads) → [`scan`] (their rows). [`unlanded`] is what a statement reads beside the files,
+//! [`replaced`] how files give way to others under its eyes.
 
 pub mod error;
 pub mod hive_type;
@@ -10,6 +11,7 @@ pub mod instant;
 pub mod listing;
 pub mod model;
 pub mod pin;
+pub mod replaced;
 pub mod scan;
 pub mod snapshot;
 pub mod source;

@@ -6,10 +6,12 @@
 
 mod cache;
 mod folders;
+mod settle;
 #[cfg(test)]
 pub(crate) mod tests;
 mod walk;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -130,6 +132,9 @@ pub struct FileList {
     /// were never opened were not seen and are in neither count.
     pub listed: usize,
     pub pruned: usize,
+    /// Places of files that others in the list replaced of late: they are in none of its files, their
+    /// versions are.
+    pub replaced: Arc<HashSet<String>>,
 }
 
 impl FileList {
@@ -150,6 +155,7 @@ impl FileList {
             listed_at: self.listed_at,
             listed: self.listed,
             pruned,
+            replaced: Arc::clone(&self.replaced),
         }
     }
 
@@ -228,6 +234,7 @@ impl Lister {
                 listed_at: SystemTime::now(),
                 listed: 0,
                 pruned: 0,
+                replaced: Arc::default(),
             }));
         }
         // Whole days repeat from statement to statement where `now()` does not.

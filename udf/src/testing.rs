@@ -139,6 +139,7 @@ pub(crate) fn table(
                 store,
                 prefix: Path::from("data"),
                 url,
+                rewritten: false,
             },
             hourly: true,
             group: None,

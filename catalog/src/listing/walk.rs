@@ -19,7 +19,7 @@ use crate::error::{Error, Result};
 use crate::table::FileSet;
 
 use super::folders::{Folder, Overlap};
-use super::{Arc, DataFile, EventRange, FileList};
+use super::{Arc, DataFile, EventRange, FileList, settle};
 
 /// Requests in flight per listing.
 const CONCURRENCY: usize = 32;
@@ -48,6 +48,7 @@ pub(super) async fn list(set: &FileSet, range: EventRange, listed_at: SystemTime
     };
     let store = &set.location.store;
     let root = &set.location.prefix;
+    let before = settle::begin(&set.location).await?;
     let (objects, range) = if range == EventRange::ALL {
         (flat(store, root).await.map_err(failed)?, EventRange::ALL)
     } else {
@@ -56,6 +57,7 @@ pub(super) async fn list(set: &FileSet, range: EventRange, listed_at: SystemTime
             None => (walk(store, root, range).await.map_err(failed)?, range),
         }
     };
+    let (objects, replaced) = settle::settle(&set.location, before, objects).await?;
     let mut files: Vec<_> = objects
         .into_iter()
         .filter_map(|meta| data_file(root, meta))
@@ -69,6 +71,7 @@ pub(super) async fn list(set: &FileSet, range: EventRange, listed_at: SystemTime
             listed_at,
             listed,
             pruned: 0,
+            replaced: Arc::new(replaced),
         },
         range,
     })

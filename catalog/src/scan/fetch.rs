@@ -11,6 +11,7 @@ use tokio::sync::Semaphore;
 
 use crate::error::{Error, Kind, Result};
 use crate::listing::{DataFile, Lister};
+use crate::replaced;
 use crate::table::FileSet;
 
 /// Ranges nearer than this are fetched as one: a request costs about as much as these bytes.
@@ -118,14 +119,7 @@ impl Object {
             Some(requests) => requests.acquire().await.ok(),
             None => None,
         };
-        let result = self
-            .origin
-            .set
-            .location
-            .store
-            .get_opts(&self.file.meta.location, options)
-            .await
-            .map_err(|e| self.failed(e))?;
+        let result = self.get(options).await.map_err(|e| self.failed(e))?;
         self.check_unchanged(&result)?;
         let bytes = result.bytes().await.map_err(|e| self.failed(e))?;
         if bytes.len() as u64 != length {
@@ -137,6 +131,22 @@ impl Object {
         }
         self.fetched.add(bytes.len());
         Ok(bytes)
+    }
+
+    /// Replaced files are elsewhere for a while, see [`replaced`](crate::replaced).
+    async fn get(&self, options: GetOptions) -> object_store::Result<GetResult> {
+        let location = &self.origin.set.location;
+        let place = &self.file.meta.location;
+        let aside = location.rewritten.then(|| replaced::aside(place)).flatten();
+        let Some(aside) = aside else {
+            return location.store.get_opts(place, options).await;
+        };
+        match location.store.get_opts(place, options.clone()).await {
+            Err(object_store::Error::NotFound { .. }) => {
+                location.store.get_opts(&aside, options).await
+            }
+            answer => answer,
+        }
     }
 
     /// For stores that overlook `If-Match`, and listings without e-tags.

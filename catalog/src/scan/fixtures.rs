@@ -39,6 +39,7 @@ pub(crate) fn location(store: &Arc<dyn ObjectStore>) -> Location {
         store: Arc::clone(store),
         prefix: Path::from(PREFIX),
         url: format!("s3://bucket/{PREFIX}"),
+        rewritten: false,
     }
 }
 

@@ -24,6 +24,7 @@ impl Storage for Memory {
             store,
             url: s3.to_string(),
             prefix: s3.key,
+            rewritten: false,
         })
     }
 

@@ -23,6 +23,8 @@ pub struct Location {
     pub prefix: Path,
     /// As the catalog spells it, for messages: `s3://bucket/prefix`.
     pub url: String,
+    /// Whether a gateway may replace files here, see [`replaced`](crate::replaced).
+    pub rewritten: bool,
 }
 
 impl fmt::Debug for Location {

@@ -50,6 +50,7 @@ impl Storage for WarehouseStorage {
             store,
             url: s3.to_string(),
             prefix: s3.key,
+            rewritten: true,
         })
     }
 

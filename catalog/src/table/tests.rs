@@ -8,6 +8,7 @@ fn location() -> Location {
         store: Arc::new(object_store::memory::InMemory::new()),
         prefix: "x/data".into(),
         url: "s3://b/x/data".to_owned(),
+        rewritten: false,
     }
 }
 

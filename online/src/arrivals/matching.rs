@@ -133,6 +133,7 @@ impl Wanted {
             listed_at: std::time::SystemTime::UNIX_EPOCH,
             listed: files.len(),
             pruned: 0,
+            replaced: Arc::default(),
         };
         list.prune(self.event_times).files
     }

@@ -98,6 +98,7 @@ mod tests {
             listed_at: SystemTime::UNIX_EPOCH,
             listed: count,
             pruned: 0,
+            replaced: Arc::default(),
         }
     }
 

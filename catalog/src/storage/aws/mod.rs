@@ -97,6 +97,7 @@ impl Storage for AwsStorage {
             store,
             url: s3_url.to_string(),
             prefix: s3_url.key,
+            rewritten: false,
         })
     }
 }

@@ -333,6 +333,7 @@ fn location(store: &Arc<InMemory>, name: &str) -> Location {
         store: object_store,
         prefix: Path::from(format!("{name}/data")),
         url: format!("s3://bucket/{name}/data"),
+        rewritten: false,
     }
 }
 
