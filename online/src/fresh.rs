@@ -8,6 +8,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Instant as Clock;
 
 use arrow::array::{
     ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
@@ -19,17 +20,18 @@ use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::unlanded::{Candidates, Fresh, PENDING, Unlanded, Waiting};
-use featureflight_catalog::{Error, Instant, Result};
+use featureflight_catalog::{Error, Instant, Kind, Result};
 
 use crate::arrivals::{self, Arrivals, Waits};
 use crate::gateway::{Gateway, OfflineBy};
+use crate::offline::REMEMBERED;
 use crate::outbox::{Outbox, PendingBlock};
 use crate::record::Block;
 
 #[async_trait]
 impl Fresh for Gateway {
     async fn waiting(&self, group: &str, cut: Option<Instant>) -> Result<Waiting> {
-        if let (OfflineBy::Gateway, Some(cut)) = (&self.offline, cut) {
+        if let (OfflineBy::Gateway(_), Some(cut)) = (&self.offline, cut) {
             self.outbox.settle_clock(cut).await?;
         }
         let waits = arrivals::waiting(&self.outbox, group);
@@ -40,10 +42,11 @@ impl Fresh for Gateway {
                 outbox: Arc::clone(&self.outbox),
                 arrivals: match &self.offline {
                     OfflineBy::Service(arrivals) => Some(Arc::clone(arrivals)),
-                    OfflineBy::Gateway => None,
+                    OfflineBy::Gateway(_) => None,
                 },
                 group: group.to_owned(),
                 waits,
+                taken: Clock::now(),
             }) as Arc<dyn Candidates>
         });
         Ok(Waiting {
@@ -61,6 +64,7 @@ struct Waited {
     arrivals: Option<Arc<Arrivals>>,
     group: String,
     waits: Vec<Waits>,
+    taken: Clock,
 }
 
 #[async_trait]
@@ -73,7 +77,13 @@ impl Candidates for Waited {
         }
         let pending = self.arrivals.is_some();
         let files = list.files.iter();
-        let listed: HashSet<&str> = files.map(|file| file.meta.location.as_ref()).collect();
+        let mut listed: HashSet<&str> = files.map(|file| file.meta.location.as_ref()).collect();
+        // A row whose file was replaced since is in another that is listed.
+        if self.taken.elapsed() >= REMEMBERED {
+            let what = "listing the files took too long; run it again";
+            return Err(Error::new(Kind::Aborted, what));
+        }
+        listed.extend(list.replaced.iter().map(String::as_str));
         let waits = self.waits.iter().filter_map(|(block, rows)| {
             let rows = block.not_landed(rows.clone(), |file| listed.contains(file));
             (!rows.is_empty()).then(|| (Arc::clone(block), rows))

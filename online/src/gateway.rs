@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::arrivals::Arrivals;
 use crate::forward::{Lanes, Router};
 use crate::group::WriteGroup;
+use crate::offline::OwnedFiles;
 use crate::outbox::{Outbox, PendingBlock, Stage, Stages};
 use crate::store::OnlineStore;
 
@@ -22,8 +23,8 @@ use crate::store::OnlineStore;
 pub enum OfflineBy {
     /// SageMaker, from what its runtime was sent.
     Service(Arc<Arrivals>),
-    /// This server.
-    Gateway,
+    /// This server, into the warehouse it owns.
+    Gateway(Arc<OwnedFiles>),
 }
 
 /// See the module.
@@ -61,7 +62,7 @@ impl Gateway {
         Stages {
             online: match &self.offline {
                 OfflineBy::Service(_) => true,
-                OfflineBy::Gateway => has_online_store(&group.group),
+                OfflineBy::Gateway(_) => has_online_store(&group.group),
             },
             offline: group.group.offline_store_config.is_some(),
         }
@@ -79,6 +80,20 @@ impl Gateway {
         Err(Error::precondition(format!(
             "feature group '{name}' has no online store"
         )))
+    }
+
+    /// The offline files of `group`, for rewriting them.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where SageMaker writes them.
+    pub fn owned_files(&self, group: &str) -> Result<&Arc<OwnedFiles>> {
+        match &self.offline {
+            OfflineBy::Gateway(files) => Ok(files),
+            OfflineBy::Service(_) => Err(Error::precondition(format!(
+                "SageMaker writes the offline store of '{group}', so nobody else may rewrite its \
+                 files: only those of a warehouse that this server owns can be"
+            ))),
+        }
     }
 
     /// Marks rows that are in the offline store.

@@ -11,6 +11,7 @@
 
 pub mod arrivals;
 pub mod contents;
+mod disk;
 pub mod forward;
 mod fresh;
 pub mod gateway;

@@ -6,12 +6,14 @@
 //! OUTBOX/owner           the same text
 //! ```
 
-use std::fs::{self, File};
-use std::io::{ErrorKind, Write as _};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use featureflight_catalog::{Error, Result};
 use serde::{Deserialize, Serialize};
+
+use crate::disk::put;
 
 const MARKER: &str = "owner.json";
 const OWNER: &str = "owner";
@@ -69,16 +71,6 @@ pub fn claim(warehouse: &Path, outbox: &Path) -> Result<()> {
         }
         Err(error) => Err(failed(&marker, &error)),
     }
-}
-
-/// A file that is whole or absent, on disk when this returns.
-fn put(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let unfinished = folder.join(format!(".{name}.{}", std::process::id()));
-    let mut file = File::create(&unfinished)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&unfinished, folder.join(name))?;
-    File::open(folder)?.sync_all()
 }
 
 #[cfg(test)]

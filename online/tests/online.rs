@@ -26,6 +26,7 @@ mod online {
     mod forwarding;
     mod model;
     mod offline;
+    mod rewriting;
     mod runtime;
     mod writes;
 }

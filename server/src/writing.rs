@@ -12,7 +12,7 @@ use featureflight_engine::Writes;
 use featureflight_online::arrivals::{Arrivals, WatchOptions, Watcher};
 use featureflight_online::forward::{ForwardOptions, Forwarder, Lanes, Router};
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
-use featureflight_online::offline::{OfflineOptions, OfflineWriter};
+use featureflight_online::offline::{OfflineOptions, OfflineWriter, OwnedFiles, RewriteOptions};
 use featureflight_online::outbox::{Durability, Outbox, OutboxOptions, Stage};
 use featureflight_online::owner;
 use featureflight_online::store::OnlineStore;
@@ -120,9 +120,15 @@ async fn open_owned(
             Arc::new(RedisStore::new(url, prefix, timeout)?)
         }
     };
-    let mut writing = Writing::start(outbox, store, OfflineBy::Gateway, &config.outbox, sweeper);
+    let root = warehouse.join("s3");
+    let rewrite = RewriteOptions {
+        grace: config.offline.grace.0,
+        target_bytes: config.offline.file_size.0,
+    };
+    let files = OfflineBy::Gateway(Arc::new(OwnedFiles::new(root.clone(), rewrite)));
+    let mut writing = Writing::start(outbox, store, files, &config.outbox, sweeper);
     let options = OfflineOptions {
-        root: warehouse.join("s3"),
+        root,
         max_bytes: config.offline.max_size.0,
         max_age: config.offline.max_age.0,
     };

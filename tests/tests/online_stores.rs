@@ -17,6 +17,7 @@ use featureflight_engine::session::Session;
 use featureflight_engine::{Engine, EngineOptions, Writes};
 use featureflight_online::forward::{ForwardOptions, Forwarder, Lanes, Router};
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
+use featureflight_online::offline::{OwnedFiles, RewriteOptions};
 use featureflight_online::outbox::{Outbox, OutboxOptions, Stage};
 use featureflight_online::store::OnlineStore;
 use featureflight_online::store::dynamodb::DynamoDbStore;
@@ -52,7 +53,10 @@ impl Site {
         let gateway = Arc::new(Gateway {
             outbox: Arc::new(outbox),
             store,
-            offline: OfflineBy::Gateway,
+            offline: OfflineBy::Gateway(Arc::new(OwnedFiles::new(
+                directory.path().join("s3"),
+                RewriteOptions::default(),
+            ))),
             max_future: None,
             landed: Landed::default(),
             lanes: Lanes::default(),

@@ -1,9 +1,10 @@
-//! One Parquet file, whole or absent: written under another name, brought to disk, then named.
+//! One Parquet file, whole or absent: written in a folder that no reader looks into, brought to
+//! disk, then named.
 
 use std::fs::{self, File};
-use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
+use arrow::datatypes::SchemaRef;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
 use parquet::arrow::ArrowWriter;
@@ -13,14 +14,17 @@ use parquet::file::properties::WriterProperties;
 use parquet::schema::types::ColumnPath;
 
 use super::plan::Planned;
-use crate::outbox::Outbox;
+use crate::disk;
+use crate::outbox::{Outbox, Position};
 
 /// Where a file says which accepted rows it holds.
 const POSITIONS: &str = "featureflight.accepted";
 
+/// Below a group's prefix.
+const UNFINISHED: &str = "_unfinished";
+
 /// # Errors
-/// `Unavailable` when the disk fails or is full; the file is not there then, though an unfinished
-/// one that no reader looks at may be.
+/// `Unavailable` when the disk fails or is full; the file is not there then.
 pub(super) fn write(
     outbox: &Outbox,
     table: &FeatureTable,
@@ -28,34 +32,65 @@ pub(super) fn write(
     root: &Path,
 ) -> Result<()> {
     let path = root.join(planned.path.as_ref());
-    let unavailable = |error: &dyn std::fmt::Display| {
-        let path = path.display();
-        Error::unavailable(format!("'{path}' cannot be written: {error}"))
-    };
     let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
         return Err(Error::internal("a data file has no folder"));
     };
-    make_folders(folder).map_err(|error| unavailable(&error))?;
-    let unfinished = folder.join(format!(".{}", name.to_string_lossy()));
-    let written = File::create(&unfinished)
-        .map_err(|error| unavailable(&error))
-        .and_then(|file| {
-            let file = fill(outbox, table, planned, file).map_err(|error| unavailable(&error))?;
-            outbox.step("offline.unnamed");
-            let named = file
-                .sync_all()
-                .and_then(|()| fs::rename(&unfinished, &path))
-                .and_then(|()| File::open(folder)?.sync_all());
-            named.map_err(|error| unavailable(&error))
-        });
-    if written.is_err() {
+    let prefix = root.join(table.files.location.prefix.as_ref());
+    let unfinished = Unfinished::new(&prefix, &name.to_string_lossy())?;
+    fill(outbox, table, planned, unfinished.create()?)
+        .map_err(|error| failed(&unfinished.0, &error))?;
+    outbox.step("offline.unnamed");
+    let named = disk::make_folders(folder)
+        .and_then(|()| fs::rename(&unfinished.0, &path))
+        .and_then(|()| disk::sync_folder(folder));
+    if let Err(error) = named {
         // Named already, perhaps, but not known to be so after a power cut.
         fs::remove_file(&path).ok();
-        fs::remove_file(&unfinished).ok();
-        return written;
+        return Err(failed(&path, &error));
     }
     outbox.step("offline.named");
     Ok(())
+}
+
+/// A file on its way. It is removed with this value, unless it got its name.
+#[derive(Debug)]
+pub(super) struct Unfinished(pub(super) PathBuf);
+
+impl Unfinished {
+    /// One that is to be called `name`, below a group's prefix.
+    ///
+    /// # Errors
+    /// `Unavailable` when its folder cannot be made.
+    pub(super) fn new(prefix: &Path, name: &str) -> Result<Self> {
+        let folder = prefix.join(UNFINISHED);
+        disk::make_folders(&folder).map_err(|error| failed(&folder, &error))?;
+        Ok(Self(folder.join(format!("{name}.part"))))
+    }
+
+    pub(super) fn create(&self) -> Result<File> {
+        File::create(&self.0).map_err(|error| failed(&self.0, &error))
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        fs::remove_file(&self.0).ok();
+    }
+}
+
+/// Removes what processes before this one began.
+///
+/// # Errors
+/// `Unavailable` when it cannot.
+pub(super) fn remove_unfinished(prefix: &Path) -> Result<()> {
+    let folder = prefix.join(UNFINISHED);
+    disk::unless_absent(fs::remove_dir_all(&folder)).map_err(|error| failed(&folder, &error))
+}
+
+/// `Unavailable`, for what the disk says of `path`.
+pub(super) fn failed(path: &Path, error: &dyn std::fmt::Display) -> Error {
+    let path = path.display();
+    Error::unavailable(format!("'{path}' cannot be written: {error}"))
 }
 
 fn fill(
@@ -63,43 +98,56 @@ fn fill(
     table: &FeatureTable,
     planned: &Planned,
     file: File,
-) -> parquet::errors::Result<File> {
+) -> parquet::errors::Result<()> {
     let batch = &planned.batch;
-    let identifier = batch.schema_ref().field(table.record_identifier).name();
-    let identifier = ColumnPath::new(vec![identifier.clone()]);
-    let positions = planned.positions().map(|(first, last)| {
-        let place = |at: crate::outbox::Position| format!("{}.{}", at.sequence, at.part);
-        KeyValue::new(
-            POSITIONS.to_owned(),
-            format!("{}-{}", place(first), place(last)),
-        )
-    });
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_column_bloom_filter_enabled(identifier.clone(), true)
-        .set_column_bloom_filter_max_ndv(identifier, batch.num_rows() as u64)
-        .set_key_value_metadata(positions.map(|positions| vec![positions]))
-        .build();
-    let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties))?;
+    let identifier = &table.group.record_identifier_feature_name;
+    let about = planned.positions().map(accepted_pair).into_iter().collect();
+    let mut writer = writer(file, identifier, &batch.schema(), batch.num_rows(), about)?;
     let half = batch.num_rows() / 2;
     writer.write(&batch.slice(0, half))?;
     outbox.step("offline.half");
     writer.write(&batch.slice(half, batch.num_rows() - half))?;
-    writer.into_inner()
+    Ok(writer.into_inner()?.sync_all()?)
 }
 
-/// The folder and those above it, with their names on disk.
-fn make_folders(folder: &Path) -> io::Result<()> {
-    if folder.is_dir() {
-        return Ok(());
-    }
-    let Some(above) = folder.parent() else {
-        return Ok(());
+/// A writer of versions, where the column `identifier` is what they are looked up by.
+///
+/// # Errors
+/// Those of the disk.
+pub(super) fn writer(
+    file: File,
+    identifier: &str,
+    schema: &SchemaRef,
+    rows: usize,
+    about: Vec<KeyValue>,
+) -> parquet::errors::Result<ArrowWriter<File>> {
+    let identifier = ColumnPath::new(vec![identifier.to_owned()]);
+    let properties = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_column_bloom_filter_enabled(identifier.clone(), true)
+        .set_column_bloom_filter_max_ndv(identifier, rows as u64)
+        .set_key_value_metadata(Some(about).filter(|about| !about.is_empty()))
+        .build();
+    ArrowWriter::try_new(file, schema.clone(), Some(properties))
+}
+
+/// The first and the last place in the order of acceptance of what a file holds.
+pub(super) fn accepted_pair((first, last): (Position, Position)) -> KeyValue {
+    let place = |at: Position| format!("{}.{}", at.sequence, at.part);
+    let range = format!("{}-{}", place(first), place(last));
+    KeyValue::new(POSITIONS.to_owned(), range)
+}
+
+/// What [`accepted_pair`] says in the metadata of a file.
+pub(super) fn accepted(about: Option<&Vec<KeyValue>>) -> Option<(Position, Position)> {
+    let pair = about?.iter().find(|pair| pair.key == POSITIONS)?;
+    let place = |text: &str| {
+        let (sequence, part) = text.split_once('.')?;
+        Some(Position {
+            sequence: sequence.parse().ok()?,
+            part: part.parse().ok()?,
+        })
     };
-    make_folders(above)?;
-    match fs::create_dir(folder) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
-        _ => {}
-    }
-    File::open(above)?.sync_all()
+    let (first, last) = pair.value.as_ref()?.split_once('-')?;
+    Some((place(first)?, place(last)?))
 }

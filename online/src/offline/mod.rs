@@ -14,7 +14,12 @@
 //! one file, in the order they came in.
 
 mod file;
+mod forget;
+mod names;
+mod optimize;
+mod owned;
 mod plan;
+mod stored;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,9 +30,14 @@ use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant, Result};
 use tokio::task::JoinHandle;
 
-use crate::gateway::Gateway;
+use crate::gateway::{Gateway, OfflineBy};
 use crate::outbox::{Landing, Outbox, PendingBlock, Stage};
 use plan::Planned;
+
+pub use forget::{Rewritten, forget_offline};
+pub use optimize::{Optimized, optimize};
+pub(crate) use owned::REMEMBERED;
+pub use owned::{EXPIRE_STEP, OwnedFiles, REPLACE_STEPS, RewriteOptions};
 
 /// The steps of a flush at which a [`Probe`](crate::outbox::Probe) is called.
 pub const STEPS: [&str; 6] = [
@@ -76,13 +86,24 @@ impl OfflineWriter {
         options: OfflineOptions,
     ) -> Result<Self> {
         let (recovered, root) = (Arc::clone(&gateway), options.root.clone());
-        blocking(move || recover(&recovered.outbox, &root)).await?;
+        let snapshot = catalog.snapshot();
+        blocking(move || {
+            recover(&recovered.outbox, &root)?;
+            match &recovered.offline {
+                OfflineBy::Gateway(files) => files.recover(&recovered.outbox, &snapshot),
+                OfflineBy::Service(_) => Ok(()),
+            }
+        })
+        .await?;
         let look = LOOK_EVERY
             .min(options.max_age)
             .max(Duration::from_millis(10));
         Ok(Self(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(look).await;
+                if let Err(error) = tend(&gateway).await {
+                    tracing::warn!(%error, "replaced files cannot be removed; tried again");
+                }
                 let groups = gateway.outbox.pending_groups(Stage::Offline);
                 for group in groups {
                     if !is_due(&gateway.outbox, &group, &options) {
@@ -96,6 +117,18 @@ impl OfflineWriter {
             }
         })))
     }
+}
+
+/// Ends what was replaced and is kept no longer.
+async fn tend(gateway: &Arc<Gateway>) -> Result<()> {
+    let OfflineBy::Gateway(files) = &gateway.offline else {
+        return Ok(());
+    };
+    if !files.is_due() {
+        return Ok(());
+    }
+    let (files, gateway) = (Arc::clone(files), Arc::clone(gateway));
+    blocking(move || files.tend(&gateway.outbox)).await
 }
 
 fn is_due(outbox: &Outbox, group: &str, options: &OfflineOptions) -> bool {

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array, new_null_array,
+    ArrayRef, AsArray, BooleanArray, RecordBatch, TimestampMicrosecondArray, UInt64Array,
+    new_null_array,
 };
 use arrow::compute::{concat_batches, take_record_batch};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::row::{RowConverter, SortField};
+use arrow::datatypes::{DataType, Field, Float64Type, Schema, SchemaRef};
+use arrow::row::{RowConverter, Rows, SortField};
 use chrono::DateTime;
 use featureflight_catalog::model::FeatureType;
 use featureflight_catalog::table::{FeatureTable, system_fields};
@@ -17,7 +18,7 @@ use featureflight_catalog::{Error, Instant, Result};
 use crate::outbox::{Landing, PendingBlock, Position, Stage};
 use crate::record::Block;
 
-const HOUR: i64 = 3_600_000_000;
+pub(super) const HOUR: i64 = 3_600_000_000;
 
 /// A file to be written.
 pub(super) struct Planned {
@@ -100,7 +101,7 @@ fn planned(table: &FeatureTable, schema: &SchemaRef, hour: i64, rows: Hour) -> R
 }
 
 /// Features as the definition lists them, then the service's three columns.
-fn schema(table: &FeatureTable) -> SchemaRef {
+pub(super) fn schema(table: &FeatureTable) -> SchemaRef {
     let definitions = table.group.feature_definitions.iter();
     let features = definitions.map(|definition| {
         let kind = match definition.feature_type {
@@ -137,11 +138,7 @@ fn versions(
 }
 
 fn order(identifiers: &ArrayRef, instants: &[Instant]) -> Result<UInt64Array> {
-    let field = SortField::new(identifiers.data_type().clone());
-    let converter = RowConverter::new(vec![field]).map_err(unfit)?;
-    let keys = converter
-        .convert_columns(&[Arc::clone(identifiers)])
-        .map_err(unfit)?;
+    let keys = sort_keys(identifiers)?;
     let mut order: Vec<usize> = (0..instants.len()).collect();
     // Stable: rows that tie stay in the order of acceptance.
     order.sort_by(|a, b| {
@@ -152,6 +149,18 @@ fn order(identifiers: &ArrayRef, instants: &[Instant]) -> Result<UInt64Array> {
     Ok(UInt64Array::from_iter_values(
         order.into_iter().map(|row| row as u64),
     ))
+}
+
+/// Record identifiers in a form that is compared by its bytes: equal ones are the same record.
+pub(super) fn sort_keys(identifiers: &ArrayRef) -> Result<Rows> {
+    let field = SortField::new(identifiers.data_type().clone());
+    let converter = RowConverter::new(vec![field]).map_err(unfit)?;
+    let identifiers = match identifiers.as_primitive_opt::<Float64Type>() {
+        // Zeros have no sign there.
+        Some(doubles) => Arc::new(doubles.unary::<_, Float64Type>(|double| double + 0.0)),
+        None => Arc::clone(identifiers),
+    };
+    converter.convert_columns(&[identifiers]).map_err(unfit)
 }
 
 fn path(table: &FeatureTable, hour: i64, latest: Instant) -> Result<Arc<str>> {
@@ -177,6 +186,6 @@ fn suffix() -> String {
     (0..16).map(digit).collect()
 }
 
-fn unfit(error: arrow::error::ArrowError) -> Error {
+pub(super) fn unfit(error: arrow::error::ArrowError) -> Error {
     Error::internal("accepted rows do not fit a data file").with_source(error)
 }

@@ -146,28 +146,30 @@ pub(crate) fn cell_text(values: &ArrayRef, row: usize) -> Option<String> {
 }
 
 fn instants(layout: &Layout, rows: &RecordBatch) -> Result<Vec<Instant>> {
-    let wrong = |at: usize| {
+    let column = rows.column(layout.event_time);
+    event_times(layout.event_time_form(), column).map_err(|row| {
         let group = &layout.group;
         Error::data_loss(format!(
-            "the event time of row {at} of a block of feature group '{group}' cannot be read"
+            "the event time of row {row} of a block of feature group '{group}' cannot be read"
         ))
-    };
-    let column = rows.column(layout.event_time);
-    match layout.event_time_form() {
+    })
+}
+
+/// A column of event times in that form, as instants.
+///
+/// # Errors
+/// The first row that cannot be read as one.
+pub(crate) fn event_times(form: EventTimeForm, column: &ArrayRef) -> Result<Vec<Instant>, usize> {
+    let instant = |row: usize| match form {
+        _ if column.is_null(row) => None,
         EventTimeForm::Seconds => {
-            let seconds = column.as_primitive::<Float64Type>().values().iter();
-            let instants = seconds.enumerate();
-            instants
-                .map(|(at, s)| Instant::from_seconds(*s).ok_or_else(|| wrong(at)))
-                .collect()
+            Instant::from_seconds(column.as_primitive::<Float64Type>().value(row))
         }
-        EventTimeForm::Text => {
-            let texts = column.as_string::<i32>();
-            (0..texts.len())
-                .map(|at| Instant::parse(texts.value(at)).map_err(|_| wrong(at)))
-                .collect()
-        }
-    }
+        EventTimeForm::Text => Instant::parse(column.as_string::<i32>().value(row)).ok(),
+    };
+    (0..column.len())
+        .map(|row| instant(row).ok_or(row))
+        .collect()
 }
 
 /// One row of a block. Cheap to clone.

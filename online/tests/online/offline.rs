@@ -19,7 +19,9 @@ use featureflight_catalog::storage::WarehouseStorage;
 use featureflight_catalog::unlanded::Fresh;
 use featureflight_online::forward::Lanes;
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
-use featureflight_online::offline::{OfflineOptions, OfflineWriter, STEPS, flush};
+use featureflight_online::offline::{
+    OfflineOptions, OfflineWriter, OwnedFiles, RewriteOptions, STEPS, flush,
+};
 use featureflight_online::outbox::{Outbox, OutboxOptions, Probe, Stage, Stages};
 use featureflight_online::record::Operation;
 use featureflight_online::store::embedded::EmbeddedStore;
@@ -38,9 +40,9 @@ const OFFLINE: Stages = Stages {
 };
 
 /// A time in the middle of an hour, in seconds.
-const TIME: i64 = 1_769_949_000;
+pub(super) const TIME: i64 = 1_769_949_000;
 
-fn warehouse() -> TempDir {
+pub(super) fn warehouse() -> TempDir {
     let dir = TempDir::new().unwrap();
     let group = json!({
         "FeatureGroupName": "g",
@@ -64,6 +66,14 @@ fn warehouse() -> TempDir {
 
 /// What a server of the warehouse has.
 async fn open(dir: &Path, probe: Probe) -> (Arc<Gateway>, Arc<Catalog>, OfflineOptions) {
+    open_rewriting(dir, probe, RewriteOptions::default()).await
+}
+
+pub(super) async fn open_rewriting(
+    dir: &Path,
+    probe: Probe,
+    rewriting: RewriteOptions,
+) -> (Arc<Gateway>, Arc<Catalog>, OfflineOptions) {
     let options = OutboxOptions {
         reserve_bytes: 0,
         checkpoint: Duration::from_millis(5),
@@ -74,7 +84,7 @@ async fn open(dir: &Path, probe: Probe) -> (Arc<Gateway>, Arc<Catalog>, OfflineO
     let gateway = Gateway {
         outbox: Arc::new(Outbox::open(&dir.join("outbox"), options).unwrap()),
         store: Arc::new(EmbeddedStore::open(&dir.join("online")).unwrap()),
-        offline: OfflineBy::Gateway,
+        offline: OfflineBy::Gateway(Arc::new(OwnedFiles::new(dir.join("s3"), rewriting))),
         max_future: None,
         landed: Landed::default(),
         lanes: Lanes::default(),
@@ -90,14 +100,14 @@ async fn open(dir: &Path, probe: Probe) -> (Arc<Gateway>, Arc<Catalog>, OfflineO
     (Arc::new(gateway), catalog, options)
 }
 
-async fn write(gateway: &Gateway, writes: &[Write]) -> i64 {
+pub(super) async fn write(gateway: &Gateway, writes: &[Write]) -> i64 {
     let mut draft = gateway.outbox.draft(OFFLINE);
     draft.push(&block("g", writes, None)).await.unwrap();
     let receipt = draft.commit(Refusals::default()).await.unwrap();
     receipt.accepted_at.unwrap().micros
 }
 
-fn parquet_files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn parquet_files(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -115,7 +125,7 @@ fn parquet_files(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn read(path: &Path) -> RecordBatch {
+pub(super) fn read(path: &Path) -> RecordBatch {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
     let batches: Vec<_> = reader.build().unwrap().map(Result::unwrap).collect();
     arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
@@ -308,7 +318,7 @@ fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> Vec<i64> {
 }
 
 /// How often each row is in files and in the outbox together: by identifier and value.
-fn rows(dir: &Path, gateway: &Gateway) -> BTreeMap<(String, i64), usize> {
+pub(super) fn rows(dir: &Path, gateway: &Gateway) -> BTreeMap<(String, i64), usize> {
     let mut rows: BTreeMap<(String, i64), usize> = BTreeMap::new();
     for path in parquet_files(&dir.join("s3")) {
         let batch = read(&path);

@@ -58,6 +58,11 @@ pub struct OfflineConfig {
     pub max_size: Bytes,
     /// or when the oldest has waited for so long.
     pub max_age: Span,
+    /// `OPTIMIZE TABLE` joins small files into files of this size, about.
+    pub file_size: Bytes,
+    /// Files that `OPTIMIZE TABLE` replaced are kept for so long, for results that were executed
+    /// before and are not read yet.
+    pub grace: Span,
     /// What SageMaker took and has not written for so long is not shown any more.
     pub max_pending: Span,
 }
@@ -67,6 +72,8 @@ impl Default for OfflineConfig {
         Self {
             max_size: Bytes(64 << 20),
             max_age: Span::from_secs(5 * 60),
+            file_size: Bytes(128 << 20),
+            grace: Span::from_secs(2 * 60 * 60),
             max_pending: Span::from_secs(60 * 60),
         }
     }

@@ -10,6 +10,7 @@ use featureflight_catalog::storage::WarehouseStorage;
 use featureflight_engine::{EngineOptions, Writes};
 use featureflight_online::forward::Lanes;
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
+use featureflight_online::offline::{OwnedFiles, RewriteOptions};
 use featureflight_online::outbox::{Outbox, OutboxOptions, Probe, Stages};
 use featureflight_online::store::embedded::EmbeddedStore;
 use featureflight_online::validate::Refusals;
@@ -55,7 +56,10 @@ async fn watched(dir: &TempDir, fails: Arc<AtomicBool>) -> Watched {
     let gateway = Gateway {
         outbox: Arc::new(Outbox::open(&dir.join("outbox"), options).expect("an outbox")),
         store: Arc::new(EmbeddedStore::open(&dir.join("online")).expect("a store")),
-        offline: OfflineBy::Gateway,
+        offline: OfflineBy::Gateway(Arc::new(OwnedFiles::new(
+            dir.join("s3"),
+            RewriteOptions::default(),
+        ))),
         max_future: None,
         landed: Landed::default(),
         lanes: Lanes::default(),

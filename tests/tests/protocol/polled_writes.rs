@@ -12,6 +12,7 @@ use featureflight_catalog::storage::WarehouseStorage;
 use featureflight_engine::{Engine, EngineOptions, Writes};
 use featureflight_online::forward::Lanes;
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
+use featureflight_online::offline::{OwnedFiles, RewriteOptions};
 use featureflight_online::outbox::{Outbox, OutboxOptions, Probe};
 use featureflight_online::store::embedded::EmbeddedStore;
 use featureflight_server::config::ServerConfig;
@@ -60,7 +61,10 @@ impl Writer {
         let gateway = Gateway {
             outbox: Arc::new(Outbox::open(&dir.join("outbox"), options).unwrap()),
             store: Arc::new(EmbeddedStore::open(&dir.join("online")).unwrap()),
-            offline: OfflineBy::Gateway,
+            offline: OfflineBy::Gateway(Arc::new(OwnedFiles::new(
+                dir.join("s3"),
+                RewriteOptions::default(),
+            ))),
             max_future: None,
             landed: Landed::default(),
             lanes: Lanes::default(),
