@@ -65,7 +65,8 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
         | Command::Show(_)
         | Command::Query(_)
         | Command::Insert(_)
-        | Command::Delete(_) => Ok(Vec::new()),
+        | Command::Delete(_)
+        | Command::Optimize(_) => Ok(Vec::new()),
     }
 }
 
@@ -116,7 +117,11 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
         Command::Define(definition) => definition.apply(scope).await?,
         Command::Quarantined(fate, id) => quarantined(scope, fate, id).await?,
         Command::Cancel(id) => scope.core.queries.cancel(&id, session.label())?,
-        Command::Show(_) | Command::Query(_) | Command::Insert(_) | Command::Delete(_) => {
+        Command::Show(_)
+        | Command::Query(_)
+        | Command::Insert(_)
+        | Command::Delete(_)
+        | Command::Optimize(_) => {
             return Err(Error::internal(
                 "a statement without an effect on its session was to have one",
             ));

@@ -272,6 +272,10 @@ impl Engine {
             });
             match planned.await? {
                 Planned::Query(pinned) => Ok(pinned),
+                Planned::Optimize(optimization) => {
+                    let optimized = optimization.carry_out(token.entry()).await?;
+                    Ok(Pinned::rows(optimized))
+                }
                 Planned::Write(rows, write) => {
                     let bound = bound.map_err(classify)?;
                     let written = self

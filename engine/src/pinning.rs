@@ -36,13 +36,15 @@ use crate::settings::{self, Instants};
 use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
-use crate::writes::{self, Deletion, Insertion, Write, Writes, Written};
+use crate::writes::{self, Deletion, Insertion, Optimization, Write, Writes, Written};
 
 /// The result of [`pin`].
 pub(crate) enum Planned {
     Query(Pinned),
     /// Rows that are not written yet.
     Write(Pinned, Box<Write>),
+    /// Files that are not joined yet.
+    Optimize(Optimization),
 }
 
 /// A statement with its files fixed.
@@ -188,6 +190,10 @@ pub(crate) async fn prepare(
             let parameters = Deletion::new(*delete)?.parameters(&scope).await?;
             (writes::schema(), parameters)
         }
+        Command::Optimize(name) => {
+            Optimization::plan(&scope, &name)?;
+            (writes::optimized_schema(), Vec::new())
+        }
         effect => (effects::schema(), effects::check(&scope, effect).await?),
     };
     Ok(Prepared {
@@ -252,6 +258,10 @@ pub(crate) async fn pin(
             let (rows, write) = Deletion::new(*delete)?.plan(&scope).await?;
             Ok(Planned::Write(rows, Box::new(write)))
         }
+        Command::Optimize(name) => {
+            effects::no_parameters(&scope)?;
+            Optimization::plan(&scope, &name).map(Planned::Optimize)
+        }
         Command::Show(wanted) => {
             effects::no_parameters(&scope)?;
             let shown = settings::show(&wanted, &scope.session.settings)?;
@@ -268,7 +278,7 @@ pub(crate) async fn pin(
 }
 
 impl Pinned {
-    fn rows(batch: RecordBatch) -> Self {
+    pub(crate) fn rows(batch: RecordBatch) -> Self {
         Self {
             schema: batch.schema(),
             source: Source::Rows(batch),

@@ -9,6 +9,7 @@ use crate::definitions::Definition;
 use crate::query::figures::Purpose;
 use crate::settings::Setting;
 use crate::views::{CreateView, DropTemporaries};
+use crate::writes::optimized_table;
 
 /// One parsed statement.
 #[derive(Debug)]
@@ -29,6 +30,8 @@ pub(crate) enum Command {
     Define(Box<Definition>),
     Insert(Box<ast::Insert>),
     Delete(Box<ast::Delete>),
+    /// Joins small files of this table.
+    Optimize(ast::ObjectName),
 }
 
 impl Command {
@@ -53,7 +56,8 @@ impl Command {
             | Self::Quarantined(..)
             | Self::Define(_)
             | Self::Insert(_)
-            | Self::Delete(_) => true,
+            | Self::Delete(_)
+            | Self::Optimize(_) => true,
         }
     }
 }
@@ -113,6 +117,7 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
         S::AlterTable(alter) => Ok(Command::Define(Box::new(Definition::alter(alter)?))),
         S::Insert(insert) => Ok(Command::Insert(Box::new(insert))),
         S::Delete(delete) => Ok(Command::Delete(Box::new(delete))),
+        statement @ S::OptimizeTable { .. } => Ok(Command::Optimize(optimized_table(statement)?)),
         S::Update(_) | S::Merge(_) => Err(Error::invalid(
             "UPDATE and MERGE are not supported: a put replaces its whole record, so INSERT the \
              record as it is to be, with a later event time",

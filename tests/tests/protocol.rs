@@ -21,6 +21,7 @@ mod protocol {
     mod headers;
     mod lifecycle;
     mod online;
+    mod optimizing;
     mod options;
     mod polled_writes;
     pub(crate) mod polling;

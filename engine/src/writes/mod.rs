@@ -11,6 +11,7 @@ mod bound;
 mod delete;
 mod ingest;
 mod insert;
+mod optimize;
 
 use std::sync::Arc;
 
@@ -43,6 +44,7 @@ pub(crate) use answer::schema;
 pub use bound::Executed;
 pub(crate) use delete::Deletion;
 pub(crate) use insert::Insertion;
+pub(crate) use optimize::{Optimization, optimized_schema, optimized_table};
 
 /// Whether feature groups can be written.
 #[derive(Debug, Clone)]

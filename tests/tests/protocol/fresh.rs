@@ -14,7 +14,7 @@ use super::writes::{append, rows, start, writer};
 
 /// One row that was written.
 #[derive(Debug, Clone)]
-struct Accepted {
+pub(super) struct Accepted {
     id: String,
     /// Minutes after the beginning of 2026.
     minute: i64,
@@ -29,7 +29,11 @@ fn time(minute: i64) -> String {
 }
 
 /// Writes at random; returns what was accepted, in order. A request holds rows that tie.
-async fn write_some(client: &mut Client, random: &mut StdRng, next: &mut i64) -> Vec<Accepted> {
+pub(super) async fn write_some(
+    client: &mut Client,
+    random: &mut StdRng,
+    next: &mut i64,
+) -> Vec<Accepted> {
     let mut accepted = Vec::new();
     for _ in 0..12 {
         if random.random_bool(0.2) {
@@ -76,7 +80,7 @@ async fn write_some(client: &mut Client, random: &mut StdRng, next: &mut i64) ->
 }
 
 /// The state by the plainest rule: the latest event time, then the latest acceptance.
-fn state(accepted: &[Accepted], until: Option<i64>) -> Vec<String> {
+pub(super) fn state(accepted: &[Accepted], until: Option<i64>) -> Vec<String> {
     let mut newest: BTreeMap<&str, &Accepted> = BTreeMap::new();
     for row in accepted {
         let beaten = |best: &&Accepted| best.minute > row.minute;
@@ -93,7 +97,7 @@ fn state(accepted: &[Accepted], until: Option<i64>) -> Vec<String> {
     there.collect()
 }
 
-async fn asked_state(client: &mut Client, clause: &str) -> Vec<String> {
+pub(super) async fn asked_state(client: &mut Client, clause: &str) -> Vec<String> {
     client
         .rows(&format!(
             "SELECT id, at, visits FROM scores {clause} ORDER BY id"
@@ -102,7 +106,7 @@ async fn asked_state(client: &mut Client, clause: &str) -> Vec<String> {
 }
 
 /// Every answer there is, to be compared over time.
-async fn everything(client: &mut Client, cuts: &[String]) -> Vec<Vec<String>> {
+pub(super) async fn everything(client: &mut Client, cuts: &[String]) -> Vec<Vec<String>> {
     let mut answers = vec![
         client
             .rows("SELECT * FROM history.scores ORDER BY at, id, visits, write_time, is_deleted")
@@ -134,7 +138,7 @@ async fn everything(client: &mut Client, cuts: &[String]) -> Vec<Vec<String>> {
     answers
 }
 
-async fn landed(client: &mut Client, wanted: usize) {
+pub(super) async fn landed(client: &mut Client, wanted: usize) {
     for _ in 0..400 {
         client
             .update("SET featureflight.fresh = false")
