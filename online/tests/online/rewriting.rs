@@ -295,7 +295,7 @@ async fn rows_that_tie_in_everything_keep_their_order() {
             let suffix: u64 = random.random_range(0..u64::MAX);
             // Now and then one that somebody else wrote, which stays as it is between the others.
             let name = if random.random_bool(0.2) {
-                format!("20260201T123000Z-{number}.parquet")
+                format!("20260201T123010Z-{number}.parquet")
             } else {
                 format!(
                     "20260201T1230{}0Z_{suffix:016X}.parquet",
@@ -506,11 +506,54 @@ async fn a_row_that_moved_twice_is_read_once() {
     rig.flush().await;
     assert_eq!(rig.optimize().await.len(), 1);
     let table = rig.table();
-    let list = waiting
-        .beside(rig.list().await, &table.files)
-        .await
-        .unwrap();
-    assert_eq!(values(&table, &list).await.unwrap(), [1, 2]);
+    let list = waiting.beside(rig.list().await, &table.files).await;
+    assert_eq!(values(&table, &list.unwrap()).await.unwrap(), [1, 2]);
+    // Where the row went is known for longer than its first file is there.
+    assert!(rig.forget("nobody").await.is_empty());
+    let hour = fs::read_dir(rig.dir.path().join(HOUR)).unwrap();
+    assert_eq!(hour.count(), 1);
+    let list = waiting.beside(rig.list().await, &table.files).await;
+    assert_eq!(values(&table, &list.unwrap()).await.unwrap(), [1, 2]);
+}
+
+/// What is joined beside it was read before the record was forgotten: it must not come back.
+#[tokio::test]
+async fn a_record_that_is_forgotten_while_files_are_joined_is_gone() {
+    let (reached, on) = (AtomicBool::new(false), Arc::new(AtomicBool::new(false)));
+    let probe = {
+        let on = Arc::clone(&on);
+        Probe::new(move |step| {
+            if step == "replace.unnamed" && !reached.swap(true, Ordering::SeqCst) {
+                while !on.load(Ordering::SeqCst) {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+            Ok(())
+        })
+    };
+    let rig = Rig::with(probe, RewriteOptions::default()).await;
+    rig.write(&[
+        &[Write::put("a", TIME, 1), Write::put("b", TIME, 2)],
+        &[Write::put("b", TIME, 3)],
+        &[Write::put("c", TIME, 4)],
+    ])
+    .await;
+    let joining = {
+        let (gateway, catalog) = (Arc::clone(&rig.gateway), Arc::clone(&rig.catalog));
+        tokio::spawn(async move { optimize_all(&gateway, &catalog).await })
+    };
+    let unfinished = rig.dir.path().join("s3/g/data/_unfinished");
+    while !fs::read_dir(&unfinished).is_ok_and(|mut files| files.next().is_some()) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(rig.forget("b").await.len(), 2);
+    on.store(true, Ordering::SeqCst);
+    assert!(joining.await.unwrap().unwrap().is_empty(), "it gives up");
+    let ids: Vec<String> = rig.ranked().into_keys().collect();
+    assert_eq!(ids, ["a", "c"]);
+    assert_eq!(fs::read_dir(&unfinished).unwrap().count(), 0);
+    assert_eq!(rig.optimize().await.len(), 1);
 }
 
 /// Lists that are taken while files are joined again and again, and flushed.
