@@ -95,9 +95,7 @@ impl Replacement {
     /// The place of a file of that name.
     pub fn place(&self, prefix: &Path, name: &str) -> Path {
         let folders = self.folder.split('/').filter(|part| !part.is_empty());
-        folders
-            .chain([name])
-            .fold(prefix.clone(), |path, part| path.join(part))
+        folders.chain([name]).fold(prefix.clone(), Path::join)
     }
 }
 

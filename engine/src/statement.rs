@@ -38,15 +38,17 @@ impl Command {
     pub(crate) fn purpose(&self) -> Purpose {
         match self {
             Self::Insert(_) | Self::Delete(_) => Purpose::Write,
+            Self::Optimize(_) => Purpose::Command,
             effect if effect.is_effect() => Purpose::Command,
             _ => Purpose::Query,
         }
     }
 
-    /// Whether it changes something instead of answering rows.
+    /// Whether it changes something instead of answering rows. A statement that does both answers
+    /// rows: drivers show none of what they run as an update.
     pub(crate) fn is_effect(&self) -> bool {
         match self {
-            Self::Query(_) | Self::Show(_) => false,
+            Self::Query(_) | Self::Show(_) | Self::Optimize(_) => false,
             Self::Set(..)
             | Self::Reset(_)
             | Self::Use(_)
@@ -56,8 +58,7 @@ impl Command {
             | Self::Quarantined(..)
             | Self::Define(_)
             | Self::Insert(_)
-            | Self::Delete(_)
-            | Self::Optimize(_) => true,
+            | Self::Delete(_) => true,
         }
     }
 }

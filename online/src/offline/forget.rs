@@ -19,7 +19,7 @@ use featureflight_catalog::scan::prune::{Prune, SortedKeys};
 use featureflight_catalog::scan::versions::{Columns, FileReader};
 use featureflight_catalog::snapshot::CatalogSnapshot;
 use featureflight_catalog::table::FeatureTable;
-use featureflight_catalog::{Error, Result};
+use featureflight_catalog::{Error, Kind, Result};
 use futures::TryStreamExt;
 
 use super::file::{self, Unfinished, failed};
@@ -191,7 +191,10 @@ impl Work {
         let new = if gone.len() == stored.rows() {
             None
         } else {
-            Some(self.write(at, &stored, gone)?)
+            match self.write(at, &stored, gone) {
+                Err(error) if error.kind == Kind::Aborted => return Ok(None),
+                new => Some(new?),
+            }
         };
         let outbox = &self.gateway.outbox;
         outbox.step("replace.unnamed");

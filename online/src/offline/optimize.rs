@@ -33,6 +33,9 @@ use crate::record::event_times;
 /// Rows of one new file in memory, in bytes.
 const LOADED_BYTES: u64 = 256 << 20;
 
+/// Files that are joined to one: their footers are in memory, and lists wait for their renames.
+const MOST_FILES: usize = 1_000;
+
 /// What became of the files of one hour of event time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Optimized {
@@ -245,7 +248,10 @@ impl Work {
                 };
                 let (size, loaded) = (file.meta.size, stored.memory());
                 let target = self.files.options.target_bytes;
-                if bytes + size > target || memory + loaded > LOADED_BYTES {
+                let is_full = parts.len() == MOST_FILES
+                    || bytes + size > target
+                    || memory + loaded > LOADED_BYTES;
+                if is_full {
                     self.join(hour, std::mem::take(&mut parts), &mut optimized)?;
                     (bytes, memory) = (0, 0);
                 }
@@ -295,7 +301,11 @@ impl Work {
             file: Unfinished::new(&prefix, &name)?,
             name,
         };
-        let rows = self.merge(&parts, &new.file)?;
+        let rows = match self.merge(&parts, &new.file) {
+            // Somebody else rewrote one of them.
+            Err(error) if error.kind == Kind::Aborted => return Ok(()),
+            rows => rows?,
+        };
         let bytes_after = std::fs::metadata(&new.file.0)
             .map_err(|error| failed(&new.file.0, &error))?
             .len();

@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use arrow::array::{ArrayRef, RecordBatch, new_null_array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use featureflight_catalog::{Error, Result};
+use featureflight_catalog::{Error, Kind, Result};
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder,
 };
 use parquet::basic::Type;
-use parquet::file::metadata::{ColumnChunkMetaData, KeyValue};
+use parquet::file::metadata::{ColumnChunkMetaData, KeyValue, RowGroupMetaData};
 
 /// What Spark says of itself: its timestamps are whole microseconds.
 const SPARK: &str = "org.apache.spark.version";
@@ -26,7 +26,6 @@ pub(super) const BATCH: usize = 8_192;
 #[derive(Debug)]
 pub(super) struct Stored {
     path: PathBuf,
-    file: File,
     metadata: ArrowReaderMetadata,
 }
 
@@ -37,15 +36,8 @@ impl Stored {
     /// `Unavailable` when the disk fails, `DataLoss` for what is no Parquet file, and
     /// `FailedPrecondition` for one that would not say the same when it is written again.
     pub(super) fn open(path: PathBuf) -> Result<Option<Self>> {
-        let file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) => {
-                let path = path.display();
-                return Err(Error::unavailable(format!(
-                    "'{path}' cannot be read: {error}"
-                )));
-            }
+        let Some(file) = opened(&path)? else {
+            return Ok(None);
         };
         let options = || ArrowReaderOptions::new().with_skip_arrow_metadata(true);
         let load = |options| ArrowReaderMetadata::load(&file, options);
@@ -61,11 +53,7 @@ impl Stored {
             let hinted = load(options().with_schema(micros));
             metadata = hinted.map_err(|error| undecodable(&path, error))?;
         }
-        Ok(Some(Self {
-            path,
-            file,
-            metadata,
-        }))
+        Ok(Some(Self { path, metadata }))
     }
 
     pub(super) fn rows(&self) -> usize {
@@ -99,18 +87,18 @@ impl Stored {
     /// What its rows take in memory, about.
     pub(super) fn memory(&self) -> u64 {
         let groups = self.metadata.metadata().row_groups().iter();
-        groups.flat_map(|group| group.columns()).map(memory).sum()
+        groups.flat_map(RowGroupMetaData::columns).map(memory).sum()
     }
 
     /// Its rows, in order.
     ///
     /// # Errors
-    /// As [`Self::open`]; so is every batch.
+    /// As [`Self::open`]; so is every batch. `Aborted` when it is not there any more.
     pub(super) fn read(&self) -> Result<impl Iterator<Item = Result<RecordBatch>> + use<'_>> {
-        let file = self
-            .file
-            .try_clone()
-            .map_err(|error| undecodable(&self.path, error))?;
+        let file = opened(&self.path)?.ok_or_else(|| {
+            let path = self.path.display();
+            Error::new(Kind::Aborted, format!("'{path}' was removed; run it again"))
+        })?;
         let builder =
             ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone());
         let reader: ParquetRecordBatchReader = builder
@@ -143,6 +131,19 @@ impl Stored {
             RecordBatch::try_new(Arc::clone(&schema), columns)
                 .map_err(|error| undecodable(&self.path, error))
         }))
+    }
+}
+
+fn opened(path: &Path) -> Result<Option<File>> {
+    match File::open(path) {
+        Ok(file) => Ok(Some(file)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => {
+            let path = path.display();
+            Err(Error::unavailable(format!(
+                "'{path}' cannot be read: {error}"
+            )))
+        }
     }
 }
 
@@ -194,4 +195,81 @@ fn without_int96(metadata: &ArrowReaderMetadata) -> Option<SchemaRef> {
         })
         .collect();
     found.then(|| Arc::new(Schema::new(fields)))
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::AsArray;
+    use arrow::datatypes::TimestampMicrosecondType;
+    use parquet::data_type::{Int96, Int96Type};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+
+    use super::*;
+
+    /// Noon of the first day of 2026, and 7 nanoseconds.
+    fn int96(about: Option<&str>) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let schema = parse_message_type("message m { required int96 t; }").expect("a schema");
+        let about = about.map(|key| vec![KeyValue::new(key.to_owned(), "3.5".to_owned())]);
+        let properties = WriterProperties::builder().set_key_value_metadata(about);
+        let mut writer = SerializedFileWriter::new(
+            file.reopen().expect("a file"),
+            Arc::new(schema),
+            Arc::new(properties.build()),
+        )
+        .expect("a writer");
+        let mut group = writer.next_row_group().expect("a group");
+        let mut column = group.next_column().expect("a column").expect("one");
+        let mut noon = Int96::new();
+        let nanos: u64 = 43_200_000_000_000;
+        noon.set_data(nanos as u32, (nanos >> 32) as u32, 2_461_042);
+        column
+            .typed::<Int96Type>()
+            .write_batch(&[noon], None, None)
+            .expect("a value");
+        column.close().expect("the column");
+        group.close().expect("the group");
+        writer.close().expect("the file");
+        file
+    }
+
+    #[test]
+    fn int96_is_written_again_where_it_says_the_same() {
+        let file = int96(Some(SPARK));
+        let stored = Stored::open(file.path().to_owned())
+            .expect("it opens")
+            .expect("it is there");
+        let batch = stored
+            .read()
+            .expect("rows")
+            .next()
+            .expect("a batch")
+            .expect("it reads");
+        let times = batch.column(0).as_primitive::<TimestampMicrosecondType>();
+        assert_eq!(times.value(0), 1_767_268_800_000_000);
+        assert_eq!(stored.about().len(), 1);
+
+        let file = int96(None);
+        let error = Stored::open(file.path().to_owned()).expect_err("it may be finer");
+        assert_eq!(error.kind, Kind::FailedPrecondition);
+        assert!(error.message.contains("INT96"), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_is_gone_is_no_damage() {
+        assert!(
+            Stored::open(PathBuf::from("/nowhere/x.parquet"))
+                .expect("no error")
+                .is_none()
+        );
+        let file = int96(Some(SPARK));
+        let stored = Stored::open(file.path().to_owned())
+            .expect("it opens")
+            .expect("it is there");
+        drop(file);
+        let error = stored.read().map(drop).expect_err("it is gone");
+        assert_eq!(error.kind, Kind::Aborted);
+    }
 }
