@@ -86,7 +86,11 @@ impl Pin {
                 let not_before = not_before.and_then(Instant::to_system_time);
                 let not_before = not_before.max(waiting.landed_at);
                 let list = self.lister.list(set, range, not_before).await?;
-                waiting.beside(list, set).await
+                let list = waiting.beside(list, set).await?;
+                if let Some(fresh) = &self.fresh {
+                    fresh.still_there(set, self.started)?;
+                }
+                Ok::<_, Error>(list)
             })
             .await?;
         Ok(Arc::clone(list))

@@ -11,6 +11,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 use object_store::ObjectMeta;
+use tokio::sync::OwnedRwLockReadGuard;
 
 use crate::error::Result;
 use crate::instant::Instant;
@@ -38,6 +39,12 @@ pub trait Fresh: Send + Sync + fmt::Debug {
     /// # Errors
     /// `Unavailable` when that cannot be said.
     async fn waiting(&self, group: &str, cut: Option<Instant>) -> Result<Waiting>;
+
+    /// Asked after files were listed for a statement that began at `started`.
+    ///
+    /// # Errors
+    /// `NotFound` when their group was dropped since, so that some of them may have been missing.
+    fn still_there(&self, set: &FileSet, started: Instant) -> Result<()>;
 }
 
 /// What waits of one group.
@@ -47,6 +54,8 @@ pub struct Waiting {
     pub landed_at: Option<SystemTime>,
     /// `None` when nothing waits.
     pub versions: Option<Arc<dyn Candidates>>,
+    /// Kept until the files are listed: no version is taken away for good meanwhile.
+    pub turn: Option<OwnedRwLockReadGuard<()>>,
 }
 
 /// Versions that waited before the files were listed.

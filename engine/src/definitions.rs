@@ -10,6 +10,7 @@ use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::model::{FeatureDefinition, FeatureGroup, FeatureType};
 use featureflight_catalog::table::Shape;
 use featureflight_catalog::{Error, Kind, Result};
+use featureflight_online::erase::Eraser;
 use featureflight_online::group::MAX_FEATURES;
 use featureflight_udf::Clocks;
 use featureflight_udf::planner::names::FEATURES;
@@ -127,7 +128,14 @@ impl Definition {
                 group,
             } => {
                 let name = &group.feature_group_name;
-                scope.core.writes.gateway(name)?;
+                let gateway = scope.core.writes.gateway(name)?;
+                let eraser = Eraser::new(gateway, &scope.core.catalog);
+                if eraser.unfinished(name).is_some() {
+                    return Err(Error::precondition(format!(
+                        "feature group `{name}` is not dropped as a whole yet: wait for its DROP \
+                         TABLE, or run it again if it failed"
+                    )));
+                }
                 let snapshot = scope.core.catalog.snapshot();
                 let hidden = shadowed(&snapshot, name);
                 if hidden.is_some() && *if_not_exists && snapshot.groups.contains_key(name) {

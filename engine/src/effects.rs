@@ -16,6 +16,7 @@ use featureflight_udf::{Clocks, TempView};
 
 use crate::boundary::announced;
 use crate::caller::Caller;
+use crate::erasing;
 use crate::error::{classify, internal};
 use crate::metadata::{CATALOG, nearest, schema_names};
 use crate::pinning::Scope;
@@ -24,7 +25,10 @@ use crate::settings::{Setting, Value};
 use crate::statement::{Command, Fate, parts};
 use crate::views::{CreateView, folded};
 
-/// What every statement with an effect answers: one row, `OK`.
+/// What a statement with an effect says that has nothing else to say.
+const OK: &str = "OK";
+
+/// What every statement with an effect answers: one row, mostly `OK`.
 pub(crate) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new(
         "status",
@@ -51,7 +55,14 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
             Ok(Vec::new())
         }
         Command::Drop(drop) => {
-            drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
+            match erasing::dropped_group(scope, &drop)? {
+                Some(group) => {
+                    erasing::may_drop(scope, &group)?;
+                }
+                None => {
+                    drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
+                }
+            }
             Ok(Vec::new())
         }
         Command::Define(definition) => {
@@ -70,8 +81,8 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
     }
 }
 
-/// Has the effect.
-pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> Result<()> {
+/// Has the effect; what to say of it.
+pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> Result<String> {
     let session = &caller.session;
     if !matches!(command, Command::Set(..)) {
         no_parameters(scope)?;
@@ -107,6 +118,9 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
             }
         }
         Command::Drop(drop) => {
+            if let Some(group) = erasing::dropped_group(scope, &drop)? {
+                return erasing::drop_group(scope, group).await;
+            }
             let names = drop.found(&scope.core.catalog.snapshot(), &scope.session)?;
             if drop.views {
                 session.drop_views(&names);
@@ -127,7 +141,7 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
             ));
         }
     }
-    Ok(())
+    Ok(OK.to_owned())
 }
 
 /// Sends a record in quarantine again, or forgets it.

@@ -12,6 +12,7 @@ mod cooperation;
 mod definitions;
 mod effects;
 pub mod engine;
+mod erasing;
 pub mod error;
 mod executor;
 mod functions;

@@ -268,9 +268,9 @@ pub(crate) async fn pin(
             Ok(Planned::Query(Pinned::rows(shown)))
         }
         effect => {
-            effects::apply(&scope, &caller, effect).await?;
-            let ok: StringArray = [Some("OK")].into_iter().collect();
-            let row = RecordBatch::try_new(effects::schema(), vec![Arc::new(ok)]);
+            let said = effects::apply(&scope, &caller, effect).await?;
+            let said: StringArray = [Some(said)].into_iter().collect();
+            let row = RecordBatch::try_new(effects::schema(), vec![Arc::new(said)]);
             let row = row.map_err(crate::error::internal)?;
             Ok(Planned::Query(Pinned::rows(row)))
         }

@@ -31,6 +31,8 @@ pub struct Settings {
     pub writes: WriteSettings,
     /// Queries leave out accepted rows that are not in the offline store yet.
     pub stale: bool,
+    /// `DROP TABLE` may drop feature groups.
+    pub allow_drop: bool,
     pub instants: Instants,
 }
 
@@ -69,6 +71,7 @@ pub enum Setting {
     OnError,
     Fresh,
     Timestamps,
+    AllowDrop,
 }
 
 /// A value of one setting.
@@ -82,7 +85,7 @@ pub enum Value {
 }
 
 impl Setting {
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::SystemTime,
         Self::ValidTime,
         Self::QueryTimeout,
@@ -94,6 +97,7 @@ impl Setting {
         Self::OnError,
         Self::Fresh,
         Self::Timestamps,
+        Self::AllowDrop,
     ];
 
     /// The name within the namespace.
@@ -110,6 +114,7 @@ impl Setting {
             Self::OnError => "on_error",
             Self::Fresh => "fresh",
             Self::Timestamps => "timestamps",
+            Self::AllowDrop => "allow_drop",
         }
     }
 
@@ -140,6 +145,7 @@ impl Setting {
             Self::Timestamps => {
                 "'zoned': results have timestamps in UTC; 'text': ISO-8601 text in their place"
             }
+            Self::AllowDrop => "true: DROP TABLE may delete feature groups with all their records",
             Self::OnError => {
                 "'abort': one refused row refuses the write; 'skip': the other rows are written"
             }
@@ -188,7 +194,12 @@ impl Setting {
             Self::MaxRows | Self::MaxBytes | Self::Endpoints => {
                 Value::Count(text.parse().map_err(|_| self.wrong(text))?)
             }
-            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh | Self::Timestamps => {
+            Self::Deletion
+            | Self::Partial
+            | Self::OnError
+            | Self::Fresh
+            | Self::Timestamps
+            | Self::AllowDrop => {
                 let words = self.words().into_iter().flatten();
                 let mut known = words.enumerate();
                 let found = known.find(|(_, word)| word.eq_ignore_ascii_case(text));
@@ -219,6 +230,7 @@ impl Setting {
                 return self.parse(&value.to_string());
             }
             (Self::Fresh, ScalarValue::Boolean(Some(fresh))) => Value::Switch(!fresh),
+            (Self::AllowDrop, ScalarValue::Boolean(Some(allowed))) => Value::Switch(*allowed),
             (_, other) => return Err(self.wrong(&other.to_string())),
         };
         self.checked(value)
@@ -232,6 +244,7 @@ impl Setting {
             Self::OnError => Some(["abort", "skip"]),
             Self::Fresh => Some(["true", "false"]),
             Self::Timestamps => Some(["zoned", "text"]),
+            Self::AllowDrop => Some(["false", "true"]),
             _ => None,
         }
     }
@@ -242,6 +255,7 @@ impl Setting {
             Self::Partial => Some(&mut settings.writes.partial_puts),
             Self::OnError => Some(&mut settings.writes.skip_refused),
             Self::Fresh => Some(&mut settings.stale),
+            Self::AllowDrop => Some(&mut settings.allow_drop),
             _ => None,
         }
     }
@@ -266,7 +280,7 @@ impl Setting {
                 Self::Deletion => "'soft' or 'hard'",
                 Self::Partial => "'refuse' or 'null'",
                 Self::OnError => "'abort' or 'skip'",
-                Self::Fresh => "true or false",
+                Self::Fresh | Self::AllowDrop => "true or false",
                 Self::Timestamps => "'zoned' or 'text'",
             }
         ))
@@ -291,7 +305,7 @@ impl Setting {
                 let text = settings.instants == Instants::Text;
                 text.then(|| "text".to_owned())
             }
-            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh | Self::AllowDrop => {
                 let set = self.switch(&mut { *settings }).copied();
                 let word = self.words().map(|[_, second]| second.to_owned());
                 word.filter(|_| set == Some(true))
@@ -327,7 +341,7 @@ impl Setting {
                     _ => Instants::Zoned,
                 }
             }
-            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh => {
+            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh | Self::AllowDrop => {
                 if let Some(switch) = self.switch(settings) {
                     *switch = value == Some(Value::Switch(true));
                 }
@@ -418,6 +432,7 @@ mod tests {
             (Setting::OnError, "skip"),
             (Setting::Fresh, "false"),
             (Setting::Timestamps, "text"),
+            (Setting::AllowDrop, "true"),
         ] {
             assert_eq!(setting.get(&settings), None);
             let value = setting.parse(text).ok();

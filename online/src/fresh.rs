@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use featureflight_catalog::listing::FileList;
 use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::scan::versions::{Columns, InstantColumn, VersionBatch};
-use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::table::{FeatureTable, FileSet};
 use featureflight_catalog::unlanded::{Candidates, Fresh, PENDING, Unlanded, Waiting};
 use featureflight_catalog::{Error, Instant, Kind, Result};
 
@@ -34,6 +34,8 @@ impl Fresh for Gateway {
         if let (OfflineBy::Gateway(_), Some(cut)) = (&self.offline, cut) {
             self.outbox.settle_clock(cut).await?;
         }
+        let turn = self.outbox.turns().of(group).listing;
+        let turn = turn.read_owned().await;
         let waits = arrivals::waiting(&self.outbox, group);
         // Asked for last: what was settled before the look above had landed before this.
         let landed_at = self.landed.of(group);
@@ -52,7 +54,22 @@ impl Fresh for Gateway {
         Ok(Waiting {
             landed_at,
             versions: waited,
+            turn: Some(turn),
         })
+    }
+
+    fn still_there(&self, set: &FileSet, started: Instant) -> Result<()> {
+        if !self.outbox.turns().is_gone(&set.location.url, started) {
+            return Ok(());
+        }
+        let what = match &set.group {
+            Some(group) => format!("feature group '{group}' was dropped"),
+            None => format!(
+                "the feature group with the files of {} was dropped",
+                set.location.url
+            ),
+        };
+        Err(Error::not_found(format!("{what} while the statement ran")))
     }
 }
 
@@ -89,14 +106,21 @@ impl Candidates for Waited {
             (!rows.is_empty()).then(|| (Arc::clone(block), rows))
         });
         let waits: Vec<_> = waits.collect();
-        let missing = (!waits.is_empty()).then(|| Arc::new(Rows { waits, pending }) as _);
-        Ok(missing)
+        if waits.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Rows {
+            outbox: Arc::clone(&self.outbox),
+            waits,
+            pending,
+        })))
     }
 }
 
 /// Rows that are in no file.
 #[derive(Debug)]
 struct Rows {
+    outbox: Arc<Outbox>,
     waits: Vec<Waits>,
     /// Somebody else will write them.
     pending: bool,
@@ -121,7 +145,9 @@ impl Unlanded for Rows {
 
     fn read(&self, batch: usize, table: &FeatureTable, columns: &Columns) -> Result<VersionBatch> {
         let (pending, rows) = &self.waits[batch];
-        let mut versions = versions(pending, rows, table, columns)?;
+        let block = pending.read()?;
+        self.outbox.check_kept(pending, &block, rows)?;
+        let mut versions = versions(pending, &block, rows, table, columns)?;
         if self.pending && columns.write_time {
             versions.write_time = Some(InstantColumn {
                 micros: vec![PENDING.micros; rows.len()].into(),
@@ -135,12 +161,12 @@ impl Unlanded for Rows {
 /// Rows of a block as versions, written and received when they were acknowledged.
 pub(crate) fn versions(
     pending: &PendingBlock,
+    block: &Block,
     rows: &[usize],
     table: &FeatureTable,
     columns: &Columns,
 ) -> Result<VersionBatch> {
-    let block = pending.read()?;
-    pending.summarize(&block);
+    pending.summarize(block);
     let instants: Vec<Instant> = rows.iter().map(|row| block.instants()[*row]).collect();
     let taken = if rows.len() == block.len() {
         block.rows.clone()
@@ -149,7 +175,7 @@ pub(crate) fn versions(
         let rows = UInt64Array::from_iter_values(rows);
         take_record_batch(&block.rows, &rows).map_err(unfit)?
     };
-    let feature = |at: &usize| feature(table, *at, &block, &taken, &instants);
+    let feature = |at: &usize| feature(table, *at, block, &taken, &instants);
     let accepted = || InstantColumn {
         micros: vec![pending.accepted_at.micros; rows.len()].into(),
         nanos: None,

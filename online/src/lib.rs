@@ -12,6 +12,7 @@
 pub mod arrivals;
 pub mod contents;
 mod disk;
+pub mod erase;
 pub mod forward;
 mod fresh;
 pub mod gateway;
@@ -21,5 +22,6 @@ pub mod outbox;
 pub mod owner;
 pub mod record;
 pub mod store;
+mod turns;
 pub mod validate;
 pub mod writes;

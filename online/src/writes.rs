@@ -39,7 +39,8 @@ pub struct Once {
 /// Writes the rows of `batches`. When this returns, what the receipt's answer counts as accepted is
 /// durable. With [`OnError::RefuseAll`] a single refused row means that nothing is accepted; the
 /// rest is validated still, so that the answer names what else is wrong, and the idempotency key
-/// stays free for the corrected request.
+/// stays free for the corrected request. `batches` is asked for nothing before the request has its
+/// place in the outbox, behind which [groups are dropped](crate::erase).
 ///
 /// # Errors
 /// `FailedPrecondition` for an idempotency key of another request;

@@ -23,6 +23,7 @@ mod online {
     mod contract;
     mod crash;
     mod disk;
+    mod erase;
     mod forwarding;
     mod model;
     mod offline;

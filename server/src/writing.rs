@@ -10,6 +10,7 @@ use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::Writes;
 use featureflight_online::arrivals::{Arrivals, WatchOptions, Watcher};
+use featureflight_online::erase::Eraser;
 use featureflight_online::forward::{ForwardOptions, Forwarder, Lanes, Router};
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
 use featureflight_online::offline::{OfflineOptions, OfflineWriter, OwnedFiles, RewriteOptions};
@@ -126,14 +127,15 @@ async fn open_owned(
         target_bytes: config.offline.file_size.0,
     };
     let files = OfflineBy::Gateway(Arc::new(OwnedFiles::new(root.clone(), rewrite)));
-    let mut writing = Writing::start(outbox, store, files, &config.outbox, sweeper);
+    let gateway = gateway(outbox, store, files, &config.outbox);
     let options = OfflineOptions {
         root,
         max_bytes: config.offline.max_size.0,
         max_age: config.offline.max_age.0,
     };
-    let (gateway, catalog) = (Arc::clone(&writing.gateway), Arc::clone(catalog));
-    writing.offline = Some(OfflineWriter::start(gateway, catalog, options).await?);
+    let offline = OfflineWriter::start(Arc::clone(&gateway), Arc::clone(catalog), options).await?;
+    let mut writing = Writing::start(gateway, sweeper);
+    writing.offline = Some(offline);
     Ok(Ok(writing))
 }
 
@@ -153,7 +155,9 @@ async fn open_sagemaker(
     let (timeout, calls) = (config.online.timeout.0, config.online.calls);
     let store = Arc::new(SageMakerStore::new(&aws, timeout, calls));
     let service = OfflineBy::Service(Arc::new(Arrivals::new(Arc::clone(catalog))));
-    let mut writing = Writing::start(outbox, store, service, &config.outbox, None);
+    let gateway = gateway(outbox, store, service, &config.outbox);
+    Eraser::new(&gateway, catalog).resume().await?;
+    let mut writing = Writing::start(gateway, None);
     let options = WatchOptions {
         every: WATCH_EVERY,
         max_pending: config.offline.max_pending.0,
@@ -217,23 +221,28 @@ fn sweep(store: EmbeddedStore) -> AbortOnDrop {
     }))
 }
 
+fn gateway(
+    outbox: Arc<Outbox>,
+    store: Arc<dyn OnlineStore>,
+    offline: OfflineBy,
+    config: &OutboxConfig,
+) -> Arc<Gateway> {
+    Arc::new(Gateway {
+        outbox,
+        store,
+        offline,
+        landed: Landed::default(),
+        lanes: Lanes::default(),
+        max_future: Some(config.max_future.0).filter(|bound| !bound.is_zero()),
+    })
+}
+
 impl Writing {
-    fn start(
-        outbox: Arc<Outbox>,
-        store: Arc<dyn OnlineStore>,
-        offline: OfflineBy,
-        config: &OutboxConfig,
-        sweeper: Option<AbortOnDrop>,
-    ) -> Self {
-        tracing::info!(store = store.name(), "feature groups can be written");
-        let gateway = Arc::new(Gateway {
-            outbox: Arc::clone(&outbox),
-            store,
-            offline,
-            landed: Landed::default(),
-            lanes: Lanes::default(),
-            max_future: Some(config.max_future.0).filter(|bound| !bound.is_zero()),
-        });
+    /// Forwards from now on.
+    fn start(gateway: Arc<Gateway>, sweeper: Option<AbortOnDrop>) -> Self {
+        let store = gateway.store.name();
+        tracing::info!(store, "feature groups can be written");
+        let outbox = Arc::clone(&gateway.outbox);
         let router = Arc::clone(&gateway) as Arc<dyn Router>;
         let options = ForwardOptions {
             lanes: Arc::clone(&gateway.lanes),

@@ -3,8 +3,8 @@
 //!
 //! It answers `ListFeatureGroups`, `DescribeFeatureGroup` (with paged definitions), `Search` (for
 //! `FeatureGroup` and `FeatureMetadata`, filters with `Equals` and `Contains`),
-//! `DescribeFeatureMetadata`, `CreateFeatureGroup` and `UpdateFeatureGroup` (which take a while, as
-//! many calls of `DescribeFeatureGroup` as tests say, and may fail then), `GetTables`, `GetTable`
+//! `DescribeFeatureMetadata`, `CreateFeatureGroup`, `UpdateFeatureGroup` and `DeleteFeatureGroup` (which
+//! take a while, as many calls of `DescribeFeatureGroup` as tests say, and may fail then), `GetTables`, `GetTable`
 //! and `GetDatabases`. Tests add groups and tables while it runs, choose page sizes, throttle, deny, take it away and count calls; other
 //! languages steer it by `POST /steer/...`.
 //!
@@ -152,6 +152,10 @@ impl FakeAws {
         self.account.lock().denied.insert(operation.to_owned());
     }
 
+    pub fn allow(&self, operation: &str) {
+        self.account.lock().denied.remove(operation);
+    }
+
     /// Describing this group fails with this code, though it is listed.
     pub fn fail_describe(&self, group: &str, code: &'static str) {
         let failure = (StatusCode::BAD_REQUEST, code, format!("{group}: {code}"));
@@ -166,12 +170,12 @@ impl FakeAws {
         self.account.lock().updates_show_late = true;
     }
 
-    /// Creations and updates from now on end after so many looks at the group.
+    /// Creations, updates and deletions from now on end after so many looks at the group.
     pub fn change_after(&self, looks: usize) {
         self.account.lock().looks = looks;
     }
 
-    /// Creations and updates from now on fail for this reason, or not any more.
+    /// Creations, updates and deletions from now on fail for this reason, or not any more.
     pub fn fail_changes(&self, reason: Option<&str>) {
         self.account.lock().changes_fail = reason.map(str::to_owned);
     }
@@ -222,7 +226,11 @@ async fn answer(
     (
         status,
         [("content-type", "application/x-amz-json-1.1")],
-        json.to_string(),
+        if json.is_null() {
+            String::new()
+        } else {
+            json.to_string()
+        },
     )
         .into_response()
 }
@@ -319,6 +327,7 @@ impl Account {
             }
             ("SageMaker", "CreateFeatureGroup") => self.create_feature_group(request),
             ("SageMaker", "UpdateFeatureGroup") => self.update_feature_group(request),
+            ("SageMaker", "DeleteFeatureGroup") => self.delete_feature_group(request),
             ("SageMaker", "DescribeFeatureMetadata") => self.describe_feature_metadata(request),
             ("SageMaker", "Search") => self.search(request),
             ("AWSGlue", "GetTables") => self.get_tables(request),
@@ -402,6 +411,10 @@ impl Account {
         if *looks > 0 {
             *looks -= 1;
         } else if let Some((group, _)) = self.changes.remove(&name) {
+            if group.is_null() {
+                self.groups.remove(&name);
+                return;
+            }
             if group["FeatureGroupStatus"] == "Created" {
                 let table = glue_table(&group);
                 self.put_table(table);
@@ -475,6 +488,23 @@ impl Account {
         self.changes.insert(name.clone(), (changed, self.looks));
         self.groups.insert(name, group);
         Ok(json!({"FeatureGroupArn": arn}))
+    }
+
+    /// Its table stays, and so do its files.
+    fn delete_feature_group(&mut self, request: &Value) -> Result<Value, Failure> {
+        let (name, group) = self.group(request)?;
+        let (name, mut group) = (name.to_owned(), group.clone());
+        let mut changed = group.clone();
+        group["FeatureGroupStatus"] = json!("Deleting");
+        if let Some(reason) = &self.changes_fail {
+            changed["FeatureGroupStatus"] = json!("DeleteFailed");
+            changed["FailureReason"] = json!(reason);
+        } else {
+            changed = Value::Null;
+        }
+        self.changes.insert(name.clone(), (changed, self.looks));
+        self.groups.insert(name, group);
+        Ok(Value::Null)
     }
 
     fn feature_record(&self, group: &Value, feature: &Value) -> Value {

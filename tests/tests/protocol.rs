@@ -13,6 +13,7 @@ mod protocol {
     mod catalog_calls;
     pub(crate) mod client;
     mod defining;
+    mod dropping;
     mod endpoints;
     mod errors;
     mod faults;

@@ -47,6 +47,27 @@ impl FeatureGroup {
     }
 }
 
+impl FeatureGroup {
+    /// Whether this is the group that `earlier` described, and whatever was written to that may be
+    /// written to this: not another one of its name.
+    pub fn continues(&self, earlier: &Self) -> bool {
+        let made = |group: &Self| group.other.get("CreationTime").cloned();
+        let mut definitions = earlier.feature_definitions.iter();
+        self.feature_group_name == earlier.feature_group_name
+            && self.record_identifier_feature_name == earlier.record_identifier_feature_name
+            && self.event_time_feature_name == earlier.event_time_feature_name
+            && made(self) == made(earlier)
+            && definitions.all(|definition| self.feature_definitions.contains(definition))
+    }
+
+    /// Where its data files lie; `None` for a group without an offline store, or before there are any.
+    pub fn data_url(&self) -> Option<&str> {
+        let store = self.offline_store_config.as_ref()?;
+        let url = store.s3_storage_config.resolved_output_s3_uri.as_deref();
+        url.filter(|url| !url.is_empty())
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct FeatureDefinition {

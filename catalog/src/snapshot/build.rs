@@ -8,7 +8,7 @@ use super::{CatalogSnapshot, GroupEntry, RawEntry, Serving};
 use crate::error::{Error, Result};
 use crate::model::{FeatureGroup, OfflineStoreConfig};
 use crate::source::{CatalogContents, GlueTable};
-use crate::storage::{Location, Storage};
+use crate::storage::{Location, S3Url, Storage};
 use crate::table::{FeatureTable, RawTable};
 
 impl CatalogSnapshot {
@@ -51,6 +51,31 @@ impl CatalogSnapshot {
         };
         storage.check(&snapshot.locations())?;
         Ok(snapshot)
+    }
+
+    /// Who else has files in `location`, above it or below: not the group of this name.
+    pub(super) fn neighbour(&self, group: &str, location: &Location) -> Option<String> {
+        let bucket = |location: &Location| S3Url::parse(&location.url).ok().map(|url| url.bucket);
+        let meets = |other: &Location| {
+            bucket(other) == bucket(location)
+                && (other.prefix.prefix_matches(&location.prefix)
+                    || location.prefix.prefix_matches(&other.prefix))
+        };
+        let groups = self.groups.iter().filter(|(name, _)| *name != group);
+        let mut groups = groups.filter_map(|(name, entry)| match &entry.serving {
+            Serving::Served(table) => Some((name, &table.files.location)),
+            Serving::Unavailable(_) => None,
+        });
+        if let Some((name, _)) = groups.find(|(_, other)| meets(other)) {
+            return Some(format!("feature group '{name}'"));
+        }
+        let raw = self.raw.values().flat_map(BTreeMap::values);
+        let mut raw = raw.filter(|entry| entry.feature_group.as_deref() != Some(group));
+        let found = raw.find(|entry| {
+            let table = entry.serving.as_ref().ok();
+            table.is_some_and(|table| meets(&table.files.location))
+        })?;
+        Some(format!("table '{}.{}'", found.database, found.name))
     }
 
     fn locations(&self) -> Vec<Location> {
@@ -103,14 +128,9 @@ fn offline_location(group: &FeatureGroup, storage: &dyn Storage) -> Result<Locat
         .as_ref()
         .ok_or("it has no offline store")?;
     check_table_format(store)?;
-    let url = store
-        .s3_storage_config
-        .resolved_output_s3_uri
-        .as_deref()
-        .unwrap_or_default();
-    if url.is_empty() {
-        return Err("its description names no ResolvedOutputS3Uri to read from".to_owned());
-    }
+    let url = group
+        .data_url()
+        .ok_or("its description names no ResolvedOutputS3Uri to read from")?;
     storage.locate(url).map_err(|error| error.message)
 }
 

@@ -17,7 +17,7 @@ use super::{CatalogHealth, CatalogSnapshot};
 use crate::error::{Error, Result};
 use crate::model::{FeatureDefinition, FeatureGroup, FeatureMetadata};
 use crate::source::CatalogSource;
-use crate::storage::Storage;
+use crate::storage::{Location, Storage};
 
 const DESCRIPTIONS_MAX_AGE: Duration = Duration::from_mins(15);
 const DESCRIPTIONS_RETRY_AFTER: Duration = Duration::from_secs(30);
@@ -112,6 +112,57 @@ impl Catalog {
     pub async fn add_features(&self, group: &str, features: Vec<FeatureDefinition>) -> Result<()> {
         self.shared.source.add_features(group, features).await?;
         self.refresh_anew().await
+    }
+
+    /// Ends a group; the snapshot does not have it when this returns.
+    ///
+    /// # Errors
+    /// Those of [`CatalogSource::drop_group`] and of refreshing.
+    pub async fn drop_group(&self, group: &FeatureGroup) -> Result<()> {
+        self.shared.source.drop_group(group).await?;
+        self.refresh_anew().await
+    }
+
+    /// Whether nobody else's files lie where those of `group` do, so that they may be deleted.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` that names who else has files there.
+    pub fn check_alone(&self, group: &FeatureGroup) -> Result<()> {
+        let Some(location) = self.location(group)? else {
+            return Ok(());
+        };
+        let name = &group.feature_group_name;
+        match self.snapshot().neighbour(name, &location) {
+            None => Ok(()),
+            Some(other) => Err(Error::precondition(format!(
+                "files of {other} lie in {} too, where those of feature group '{name}' would be \
+                 deleted",
+                location.url
+            ))),
+        }
+    }
+
+    /// Deletes the files of a group that was dropped.
+    ///
+    /// # Errors
+    /// Those of [`Self::check_alone`] and [`Storage::remove`].
+    pub async fn remove_files(&self, group: &FeatureGroup) -> Result<()> {
+        self.check_alone(group)?;
+        let Some(location) = self.location(group)? else {
+            return Ok(());
+        };
+        let storage = Arc::clone(&self.shared.storage);
+        let removed = tokio::task::spawn_blocking(move || storage.remove(&location)).await;
+        removed.map_err(|error| Error::internal("deleting files broke off").with_source(error))?
+    }
+
+    /// Where the files of `group` lie, if anywhere.
+    ///
+    /// # Errors
+    /// Those of [`Storage::locate`].
+    pub fn location(&self, group: &FeatureGroup) -> Result<Option<Location>> {
+        let url = group.data_url();
+        url.map(|url| self.shared.storage.locate(url)).transpose()
     }
 
     /// A refresh that began after this was called.

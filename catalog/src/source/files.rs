@@ -57,6 +57,16 @@ impl CatalogSource for FilesSource {
         blocking(move || define::create(&dir, definition)).await
     }
 
+    async fn drop_group(&self, group: &FeatureGroup) -> Result<()> {
+        let (dir, group) = (self.dir.clone(), group.clone());
+        let changes = Arc::clone(&self.changes).lock_owned().await;
+        blocking(move || {
+            let _one = changes;
+            define::drop_group(&dir, &group)
+        })
+        .await
+    }
+
     async fn add_features(&self, group: &str, features: Vec<FeatureDefinition>) -> Result<()> {
         let (dir, group) = (self.dir.clone(), group.to_owned());
         let changes = Arc::clone(&self.changes).lock_owned().await;
@@ -171,8 +181,7 @@ fn read_tables(dir: &Path) -> Result<Vec<GlueTable>> {
     }
     let mut seen: HashMap<(String, String), PathBuf> = HashMap::new();
     for path in json_files(dir)? {
-        let table = GlueTable::from_json(read_json(&path)?)
-            .map_err(|error| wrong(&path, &format!("it is not a GetTable response: {error}")))?;
+        let table = read_table(&path)?;
         if let Some(first) = seen.insert(table_key(&table), path.clone()) {
             return Err(wrong(
                 &path,
@@ -187,6 +196,11 @@ fn read_tables(dir: &Path) -> Result<Vec<GlueTable>> {
         tables.push(table);
     }
     Ok(tables)
+}
+
+fn read_table(path: &Path) -> Result<GlueTable> {
+    GlueTable::from_json(read_json(path)?)
+        .map_err(|error| wrong(path, &format!("it is not a GetTable response: {error}")))
 }
 
 /// The table the service would have made in Glue for a group; none where it makes none.

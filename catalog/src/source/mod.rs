@@ -78,6 +78,15 @@ pub trait CatalogSource: Send + Sync + fmt::Debug {
         Err(defines_nothing())
     }
 
+    /// Ends a group; its files stay. Done as well when it is not there any more, or another one has
+    /// its name by now.
+    ///
+    /// # Errors
+    /// As [`Self::create`]; `Unavailable` when it may have ended, or will.
+    async fn drop_group(&self, _group: &FeatureGroup) -> Result<()> {
+        Err(defines_nothing())
+    }
+
     /// Descriptions of one group's features, by exact name; features without one are absent.
     ///
     /// # Errors

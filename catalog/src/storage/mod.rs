@@ -48,6 +48,17 @@ pub trait Storage: Send + Sync + fmt::Debug {
     fn check(&self, _locations: &[Location]) -> Result<()> {
         Ok(())
     }
+
+    /// Deletes whatever lies under a location. Blocks the thread.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where files are only read; `Unavailable` when some may be left.
+    fn remove(&self, location: &Location) -> Result<()> {
+        Err(Error::precondition(format!(
+            "files of {} are only read here",
+            location.url
+        )))
+    }
 }
 
 /// An S3 location in its parts.

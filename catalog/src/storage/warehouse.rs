@@ -1,7 +1,8 @@
 //! A directory that stands in for every bucket: `s3://ANY-BUCKET/KEY` is read at `DIR/s3/KEY`.
 
 use std::collections::HashMap;
-use std::path::Path as FilePath;
+use std::io::ErrorKind;
+use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use object_store::ObjectStore;
@@ -13,6 +14,7 @@ use crate::error::{Error, Result};
 /// The object storage of a warehouse directory.
 #[derive(Debug)]
 pub struct WarehouseStorage {
+    root: PathBuf,
     store: Arc<LocalFileSystem>,
 }
 
@@ -37,6 +39,7 @@ impl WarehouseStorage {
             .with_source(error)
         })?;
         Ok(Self {
+            root,
             store: Arc::new(store),
         })
     }
@@ -52,6 +55,30 @@ impl Storage for WarehouseStorage {
             prefix: s3.key,
             rewritten: true,
         })
+    }
+
+    fn remove(&self, location: &Location) -> Result<()> {
+        if location.prefix.as_ref().is_empty() {
+            return Err(Error::precondition(format!(
+                "{} is the whole of a bucket, which is not removed",
+                location.url
+            )));
+        }
+        let folder = self.root.join(location.prefix.as_ref());
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                let folder = folder.display();
+                return Err(Error::unavailable(format!(
+                    "folder '{folder}' cannot be removed: {error}"
+                )));
+            }
+            _ => {}
+        }
+        // The folder of the group above it, if that holds nothing else.
+        if let Some(above) = folder.parent().filter(|above| *above != self.root) {
+            std::fs::remove_dir(above).ok();
+        }
+        Ok(())
     }
 
     /// Buckets are dropped from paths, so locations of two buckets must not meet on one path.

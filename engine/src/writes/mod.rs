@@ -19,6 +19,7 @@ use arrow::array::{ArrayRef, NullArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
+use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result, value_bytes};
 use featureflight_online::contents::Digester;
@@ -36,7 +37,6 @@ use crate::engine::Engine;
 use crate::pinning::{Pinned, Scope};
 use crate::query::figures::Purpose;
 use crate::query::life::Entry;
-use crate::session::SessionView;
 use crate::settings::WriteSettings;
 
 pub use answer::Written;
@@ -79,6 +79,7 @@ impl Writes {
 #[derive(Debug)]
 pub(crate) struct Write {
     gateway: Arc<Gateway>,
+    catalog: Arc<Catalog>,
     group: WriteGroup,
     operation: Operation,
     settings: WriteSettings,
@@ -91,16 +92,13 @@ pub(crate) struct Write {
 impl Write {
     /// # Errors
     /// Why nothing, or nothing of this session, or nothing of this group can be written.
-    fn new(
-        writes: &Writes,
-        session: &SessionView,
-        table: &FeatureTable,
-        operation: Operation,
-    ) -> Result<Self> {
-        let gateway = Arc::clone(writes.gateway(table.name())?);
+    fn new(scope: &Scope, table: &FeatureTable, operation: Operation) -> Result<Self> {
+        let session = &scope.session;
+        let gateway = Arc::clone(scope.core.writes.gateway(table.name())?);
         refuse_clocks(session.settings.clocks)?;
         Ok(Self {
             gateway,
+            catalog: Arc::clone(&scope.core.catalog),
             group: WriteGroup::new(Arc::clone(&table.group))?,
             operation,
             settings: session.settings.writes,
@@ -116,6 +114,20 @@ impl Write {
             .zip(types)
             .map(|(name, data_type)| Field::new(name, data_type, true));
         self.schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+    }
+
+    /// # Errors
+    /// `NotFound` when the group is not the one any more that the statement named.
+    fn check_there(&self) -> Result<()> {
+        let name = self.group.name();
+        let snapshot = self.catalog.snapshot();
+        let now = snapshot.groups.get(name).map(|entry| &entry.group);
+        if now.is_some_and(|now| now.continues(&self.group.group)) {
+            return Ok(());
+        }
+        Err(Error::not_found(format!(
+            "feature group '{name}' was dropped: nothing was written to it"
+        )))
     }
 
     /// Validates the rows and makes them durable.
@@ -196,7 +208,7 @@ fn renamed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch> {
 
 /// # Errors
 /// `FailedPrecondition` for a session that lives in the past: what it writes would be of now.
-fn refuse_clocks(clocks: Clocks) -> Result<()> {
+pub(crate) fn refuse_clocks(clocks: Clocks) -> Result<()> {
     let setting = match (clocks.system, clocks.valid) {
         (None, None) => return Ok(()),
         (Some(_), _) => "system_time",
@@ -224,7 +236,7 @@ fn target(
     operation: Operation,
 ) -> Result<(Arc<FeatureTable>, Write)> {
     let table = featureflight_udf::planner::write_target(state, name, context)?;
-    let write = Write::new(&scope.core.writes, &scope.session, &table, operation)?;
+    let write = Write::new(scope, &table, operation)?;
     Ok((table, write))
 }
 

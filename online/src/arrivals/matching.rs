@@ -58,7 +58,7 @@ impl Wanted {
         let mut event_times: Option<EventRange> = None;
         let mut identifiers: Vec<ArrayRef> = Vec::new();
         for (at, (block, of_block)) in waiting.iter().enumerate() {
-            let batch = versions(block, of_block, &table, &columns)?;
+            let batch = versions(block, &block.read()?, of_block, &table, &columns)?;
             for (row, content) in of_block.iter().zip(contents.of(&batch)?) {
                 let sent = block.first_sent(*row).unwrap_or(block.accepted_at);
                 let received = sent.micros.div_euclid(1_000_000) * 1_000_000 - EARLIER;

@@ -7,7 +7,7 @@ use featureflight_catalog::{Error, Result};
 use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
-use tokio::sync::watch;
+use tokio::sync::{OwnedRwLockReadGuard, watch};
 use tokio::time::Instant;
 
 use super::pace::{Answer, Pace, Permit};
@@ -15,6 +15,7 @@ use super::{ForwardOptions, LaneStatus, Lanes, backoff, until};
 use crate::outbox::{Outbox, PendingBlock, Position, Stage};
 use crate::record::Record;
 use crate::store::{OnlineStore, Outcome, Trouble};
+use crate::turns::Turn;
 
 /// Blocks looked up at once.
 const BLOCKS: usize = 4;
@@ -34,10 +35,19 @@ struct Item {
     taken_before: u64,
 }
 
+impl Item {
+    /// It was erased since it was taken into memory.
+    fn is_settled(&self) -> bool {
+        self.pending.is_settled(Stage::Online, self.record.row)
+    }
+}
+
 struct Sent {
     items: Vec<Item>,
     outcomes: Vec<Outcome>,
     _permit: Permit,
+    /// Until the outcomes are marked nobody takes rows away.
+    _turn: OwnedRwLockReadGuard<()>,
 }
 
 /// Where a row went after its answer.
@@ -66,6 +76,7 @@ pub(super) struct Lane {
     pace: Arc<Pace>,
     options: ForwardOptions,
     statuses: Lanes,
+    turn: Turn,
     /// Blocks up to here are in memory or settled.
     cursor: Option<Position>,
     held: usize,
@@ -89,6 +100,7 @@ impl Lane {
     ) -> Self {
         let lane = Self {
             group: group.to_owned(),
+            turn: outbox.turns().of(group),
             outbox,
             store,
             pace,
@@ -116,6 +128,7 @@ impl Lane {
 
     pub(super) async fn run(mut self, mut stopped: watch::Receiver<bool>) -> End {
         let mut changes = self.outbox.changes();
+        let turn = Arc::clone(&self.turn.sending);
         while !*stopped.borrow() {
             changes.mark_unchanged();
             if let Err(error) = self.fill().await {
@@ -124,7 +137,7 @@ impl Lane {
                 return End::Broken;
             }
             self.wake();
-            self.send();
+            let has_turn = self.send();
             if self.calls.is_empty() && self.ready.is_empty() && self.delayed.is_empty() {
                 return End::Done;
             }
@@ -134,7 +147,8 @@ impl Lane {
             tokio::select! {
                 Some(sent) = self.calls.next() => self.settle(sent),
                 () = until(next) => {}
-                () = self.pace.wait(), if has_ready => {}
+                () = self.pace.wait(), if has_ready && has_turn => {}
+                _ = turn.read(), if has_ready && !has_turn => {}
                 _ = changes.changed(), if room => {}
                 _ = stopped.changed() => {}
             }
@@ -215,11 +229,19 @@ impl Lane {
         }
     }
 
-    fn send(&mut self) {
-        while !self.ready.is_empty()
-            && let Some(permit) = self.pace.permit()
-        {
+    /// False while rows of the group are taken away: nothing is sent then.
+    fn send(&mut self) -> bool {
+        while !self.ready.is_empty() {
+            let Ok(turn) = Arc::clone(&self.turn.sending).try_read_owned() else {
+                return false;
+            };
+            let Some(permit) = self.pace.permit() else {
+                break;
+            };
             let items = self.batch();
+            if items.is_empty() {
+                break;
+            }
             for item in &items {
                 item.pending.note_sent(item.record.row);
             }
@@ -234,9 +256,11 @@ impl Lane {
                     items,
                     outcomes,
                     _permit: permit,
+                    _turn: turn,
                 }
             }));
         }
+        true
     }
 
     /// What goes into the next call: rows of different identifiers.
@@ -245,6 +269,12 @@ impl Lane {
         let mut batch: Vec<Item> = Vec::new();
         let mut bytes = 0;
         while let Some(item) = self.ready.front() {
+            if item.is_settled() {
+                if let Some(erased) = self.ready.pop_front() {
+                    self.release(&erased.identifier);
+                }
+                continue;
+            }
             let alone = item.attempts >= ALONE;
             let full = batch.len() >= limit.records || bytes + item.bytes > limit.bytes;
             if !batch.is_empty() && (alone || full) {
@@ -264,6 +294,7 @@ impl Lane {
             items,
             mut outcomes,
             _permit,
+            _turn,
         } = sent;
         let missing = || {
             Outcome::Retry(

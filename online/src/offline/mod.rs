@@ -30,6 +30,7 @@ use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant, Result};
 use tokio::task::JoinHandle;
 
+use crate::erase::Eraser;
 use crate::gateway::{Gateway, OfflineBy};
 use crate::outbox::{Landing, Outbox, PendingBlock, Stage};
 use plan::Planned;
@@ -76,7 +77,8 @@ impl Drop for OfflineWriter {
 }
 
 impl OfflineWriter {
-    /// Settles what a crash left between a file and its mark, then starts on the current runtime.
+    /// Settles what a crash left between a file and its mark, carries out what it left half erased, then
+    /// starts on the current runtime. Nothing may be forwarded yet.
     ///
     /// # Errors
     /// `Unavailable` when the outbox's index or the warehouse cannot be read.
@@ -95,6 +97,7 @@ impl OfflineWriter {
             }
         })
         .await?;
+        Eraser::new(&gateway, &catalog).resume().await?;
         let look = LOOK_EVERY
             .min(options.max_age)
             .max(Duration::from_millis(10));
@@ -154,6 +157,7 @@ pub async fn flush(
     group: &str,
     root: &Path,
 ) -> Result<()> {
+    let turn = gateway.outbox.turns().of(group).files.lock_owned().await;
     let table = match catalog
         .snapshot()
         .groups
@@ -167,7 +171,11 @@ pub async fn flush(
         None => return Err(Error::precondition("the catalog does not have it any more")),
     };
     let (gateway, root) = (Arc::clone(gateway), root.to_owned());
-    blocking(move || flush_now(&gateway, &table, &root)).await
+    blocking(move || {
+        let _turn = turn;
+        flush_now(&gateway, &table, &root)
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(

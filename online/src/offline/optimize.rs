@@ -84,7 +84,14 @@ pub async fn optimize(
             schema: schema(table),
             stop: Arc::clone(&stop.0),
         };
-        let optimized = super::blocking(move || work.hour(&hour)).await?;
+        // Nobody drops the group, or takes rows of it away, meanwhile.
+        let turn = gateway.outbox.turns().of(table.name()).files;
+        let turn = turn.lock_owned().await;
+        let optimized = super::blocking(move || {
+            let _turn = turn;
+            work.hour(&hour)
+        });
+        let optimized = optimized.await?;
         if let Some(optimized) = optimized {
             done(&optimized);
             all.push(optimized);

@@ -49,6 +49,13 @@ pub(super) enum Command {
     Abort(u64),
     /// Later requests are accepted after this time; earlier ones are visible when it is answered.
     Barrier(Instant, oneshot::Sender<()>),
+    /// See [`Outbox::place`](super::Outbox::place).
+    Place {
+        closes: Option<String>,
+        reply: oneshot::Sender<u64>,
+    },
+    /// See [`Outbox::reopen`](super::Outbox::reopen).
+    Reopen(String, u64),
     Stop,
 }
 
@@ -56,7 +63,11 @@ impl Command {
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Append(append) => append.bytes(),
-            Self::Abort(_) | Self::Barrier(..) | Self::Stop => 0,
+            Self::Abort(_)
+            | Self::Barrier(..)
+            | Self::Place { .. }
+            | Self::Reopen(..)
+            | Self::Stop => 0,
         }
     }
 }

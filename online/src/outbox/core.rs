@@ -10,11 +10,13 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::answer::{Answer, IdempotencyKey};
+use super::erase::Erased;
 use super::figures::OutboxFigures;
 use super::index::{Index, Reach};
 use super::options::OutboxOptions;
 use super::pending::Pending;
 use super::quarantine::NewEntry;
+use crate::turns::Turns;
 
 #[derive(Debug)]
 pub(super) struct Core {
@@ -35,6 +37,9 @@ pub(super) struct Core {
     pub(super) figures: OutboxFigures,
     /// One checkpoint at a time.
     pub(super) checkpoints: Mutex<()>,
+    /// By group. As old as the process, since whoever took rows down may be.
+    pub(super) erased: Mutex<HashMap<String, Erased>>,
+    pub(super) turns: Turns,
 }
 
 /// A key that is not in the index (yet).

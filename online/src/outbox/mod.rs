@@ -5,7 +5,8 @@
 //! ```text
 //! DIR/lock               held by the process that has the outbox open
 //! DIR/NUMBER.segment     layouts, rows, commits and aborts, in the order they were written
-//! DIR/index.redb         marks of what is settled, idempotency keys, the quarantine, landings
+//! DIR/index.redb         marks of what is settled, idempotency keys, the quarantine, landings,
+//!                        erasures
 //! ```
 //!
 //! A [`Draft`] writes a request's rows as they come; its commit entry makes all of them count. One
@@ -21,6 +22,7 @@ mod command;
 mod core;
 mod draft;
 mod entry;
+mod erase;
 mod figures;
 mod frame;
 mod index;
@@ -55,8 +57,11 @@ use index::Index;
 use lock::Lock;
 use writer::Writer;
 
+use crate::turns::Turns;
+
 pub use answer::{Answer, IdempotencyKey};
 pub use draft::{Draft, Receipt};
+pub(crate) use erase::{Erasure, What};
 pub use figures::OutboxFigures;
 pub use landings::Landing;
 pub use options::{Durability, OutboxOptions, Probe};
@@ -136,6 +141,8 @@ impl Outbox {
             failure: Mutex::default(),
             changed: watch::channel(0).0,
             checkpoints: Mutex::default(),
+            erased: Mutex::default(),
+            turns: Turns::default(),
             figures: OutboxFigures::default(),
         });
         core.next_quarantine.store(
@@ -258,6 +265,11 @@ impl Outbox {
     /// Counts up when something was accepted.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.core.changed.subscribe()
+    }
+
+    /// Whose turn it is with the rows of each group.
+    pub(crate) fn turns(&self) -> &Turns {
+        &self.core.turns
     }
 
     /// Passes a step of what happens to accepted rows outside the outbox.

@@ -447,6 +447,15 @@ impl Pending {
         blocks.take(limit).cloned().collect()
     }
 
+    /// Blocks of `group` accepted before this place in the order.
+    pub(super) fn before(&self, group: &str, sequence: u64) -> Vec<Arc<PendingBlock>> {
+        let positions = self.groups.get(group).map(|group| &group.positions);
+        let positions = positions.into_iter().flatten();
+        let blocks = positions.filter_map(|at| self.blocks.get(at));
+        let blocks = blocks.take_while(|block| block.position.sequence < sequence);
+        blocks.cloned().collect()
+    }
+
     /// Groups with rows before `stage`.
     pub(super) fn groups(&self, stage: Stage) -> HashSet<String> {
         let groups = self.groups.iter();

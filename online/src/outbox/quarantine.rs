@@ -142,15 +142,23 @@ impl Outbox {
     /// `NotFound` when it is not in quarantine; else as [`super::Draft::push`].
     pub async fn redrive(&self, id: u64) -> Result<()> {
         self.core.checkpoint()?;
-        let record = self.core.index.read(|table| {
-            let found = table.get(id)?;
-            Ok(found.map(|found| found.value().1.to_vec()))
-        })?;
-        let (block, stages) = decode(&record.ok_or_else(|| absent(id))?)?;
+        let (block, _) = self.quarantined_rows(id)?;
+        let turn = self.turns().of(&block.layout.group);
+        // It may have been erased before this turn came.
+        let _turn = turn.sending.read().await;
+        let (block, stages) = self.quarantined_rows(id)?;
         let mut draft = self.draft(stages);
         draft.push(&block).await?;
         draft.commit(crate::validate::Refusals::default()).await?;
         self.discard(id)
+    }
+
+    fn quarantined_rows(&self, id: u64) -> Result<(Block, Stages)> {
+        let record = self.core.index.read(|table| {
+            let found = table.get(id)?;
+            Ok(found.map(|found| found.value().1.to_vec()))
+        })?;
+        decode(&record.ok_or_else(|| absent(id))?)
     }
 
     /// Forgets a record for good. Blocks the thread.
@@ -182,6 +190,13 @@ fn absent(id: u64) -> Error {
     Error::not_found(format!(
         "there is no record {id} in quarantine: it was sent again or discarded"
     ))
+}
+
+/// Whether what this head describes is of `group`, and of this record, if one is named.
+pub(super) fn is_of(head: &[u8], group: &str, identifier: Option<&str>) -> bool {
+    serde_json::from_slice::<Head>(head).is_ok_and(|head| {
+        head.group == group && identifier.is_none_or(|identifier| head.identifier == identifier)
+    })
 }
 
 fn listed(id: u64, head: &[u8]) -> Result<Quarantined> {

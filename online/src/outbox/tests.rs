@@ -1,5 +1,6 @@
 mod accept;
 mod damage;
+mod erase;
 mod faults;
 mod keys;
 mod settle;

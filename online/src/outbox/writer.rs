@@ -41,6 +41,8 @@ pub(super) struct Writer {
     /// Layouts that stand in the segment, at the place of their number.
     layouts: Vec<Arc<Layout>>,
     open: HashMap<u64, Vec<Part>>,
+    /// Groups that take no rows of requests before this number.
+    closed: HashMap<String, u64>,
     next_sequence: u64,
     last_accepted_at: i64,
     buffer: Vec<u8>,
@@ -60,6 +62,7 @@ impl Writer {
             synced: 0,
             layouts: Vec::new(),
             open: HashMap::new(),
+            closed: HashMap::new(),
             next_sequence: reach.next_sequence,
             last_accepted_at: reach.last_accepted_at,
             buffer: Vec::new(),
@@ -132,6 +135,7 @@ impl Writer {
         let mut stop = false;
         let mut staged = Vec::new();
         let mut barriers = Vec::new();
+        let mut places = Vec::new();
         let mut aborted = Vec::new();
         self.buffer.clear();
         let layouts = self.layouts.len();
@@ -153,6 +157,13 @@ impl Writer {
                     self.last_accepted_at = self.last_accepted_at.max(cut.micros);
                     barriers.push(reply);
                 }
+                Command::Place { closes, reply } => {
+                    if let Some(group) = closes {
+                        self.closed.insert(group, u64::MAX);
+                    }
+                    places.push((self.next_sequence, reply));
+                }
+                Command::Reopen(group, from) => drop(self.closed.insert(group, from)),
                 Command::Stop => stop = true,
             }
         }
@@ -170,6 +181,13 @@ impl Writer {
         }
         for barrier in barriers {
             barrier.send(()).ok();
+        }
+        if !places.is_empty() && self.offset > segment::HEADER as u64 {
+            // Else what is erased goes with the segment, later.
+            self.roll().ok();
+        }
+        for (place, reply) in places {
+            reply.send(place).ok();
         }
         stop
     }
@@ -282,6 +300,9 @@ impl Writer {
         blocks: Vec<Encoded>,
         commit: Option<Commit>,
     ) -> Result<Framed> {
+        if commit.is_some() {
+            self.check_open(request, &blocks)?;
+        }
         let mut parts = Vec::with_capacity(blocks.len());
         for Encoded {
             layout,
@@ -315,6 +336,22 @@ impl Writer {
         self.next_sequence += 1;
         self.last_accepted_at = accepted.at;
         Ok((parts, Some((accepted, commit))))
+    }
+
+    /// # Errors
+    /// `NotFound` for rows of a group that was dropped since their request began.
+    fn check_open(&self, request: u64, blocks: &[Encoded]) -> Result<()> {
+        let earlier = self.open.get(&request).into_iter().flatten();
+        let layouts = earlier.map(|part| &part.layout);
+        for layout in layouts.chain(blocks.iter().map(|block| &block.layout)) {
+            let group = &layout.group;
+            if self.closed.get(group).is_some_and(|from| request < *from) {
+                return Err(Error::not_found(format!(
+                    "feature group '{group}' was dropped: nothing was written to it"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// The number of a layout in this segment, where it is written once.

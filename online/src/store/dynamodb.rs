@@ -23,8 +23,8 @@ use aws_config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::error::{DisplayErrorContext, ProvideErrorMetadata};
 use aws_sdk_dynamodb::types::{
-    AttributeDefinition, AttributeValue, BillingMode, KeySchemaElement, KeyType, KeysAndAttributes,
-    ScalarAttributeType, TimeToLiveSpecification,
+    AttributeDefinition, AttributeValue, BillingMode, DeleteRequest, KeySchemaElement, KeyType,
+    KeysAndAttributes, ReturnValue, ScalarAttributeType, TimeToLiveSpecification, WriteRequest,
 };
 use featureflight_catalog::{Error, Instant, Result};
 use futures::future::join_all;
@@ -45,7 +45,9 @@ const NEWER: &str = "attribute_not_exists(event_time) OR event_time < :t OR expi
 
 /// Keys of one `BatchGetItem`.
 const GET_BATCH: usize = 100;
-const GET_ATTEMPTS: u32 = 6;
+const ATTEMPTS: u32 = 6;
+/// Requests of one `BatchWriteItem`.
+const DELETE_BATCH: usize = 25;
 /// Records sent side by side in one call of [`OnlineStore::write`].
 const SIDE_BY_SIDE: usize = 16;
 
@@ -195,7 +197,7 @@ impl DynamoDbStore {
         found: &mut HashMap<String, StoredRecord>,
     ) -> Result<()> {
         let mut wanted = keys;
-        for attempt in 0..GET_ATTEMPTS {
+        for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
             }
@@ -227,10 +229,46 @@ impl DynamoDbStore {
                 return Ok(());
             }
         }
-        Err(Error::unavailable(format!(
-            "DynamoDB left keys of table '{}' unprocessed {GET_ATTEMPTS} times: try again later",
+        Err(self.unprocessed("keys", ATTEMPTS))
+    }
+}
+
+impl DynamoDbStore {
+    async fn delete_batch(&self, keys: &[Key]) -> Result<()> {
+        let request = |key: &Key| {
+            let delete = DeleteRequest::builder().set_key(Some(key.clone())).build();
+            let delete = delete.map_err(|error| self.failed("delete from", &error))?;
+            Ok(WriteRequest::builder().delete_request(delete).build())
+        };
+        let mut wanted = keys.iter().map(request).collect::<Result<Vec<_>>>()?;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(Duration::from_millis(50 << attempt)).await;
+            }
+            let answer = self
+                .client
+                .batch_write_item()
+                .request_items(&self.table, wanted)
+                .send()
+                .await
+                .map_err(|error| self.failed("delete from", &error))?;
+            let left = answer.unprocessed_items();
+            wanted = left
+                .and_then(|tables| tables.get(&self.table))
+                .cloned()
+                .unwrap_or_default();
+            if wanted.is_empty() {
+                return Ok(());
+            }
+        }
+        Err(self.unprocessed("items", ATTEMPTS))
+    }
+
+    fn unprocessed(&self, what: &str, times: u32) -> Error {
+        Error::unavailable(format!(
+            "DynamoDB left {what} of table '{}' unprocessed {times} times: try again later",
             self.table
-        )))
+        ))
     }
 }
 
@@ -328,5 +366,44 @@ impl OnlineStore for DynamoDbStore {
             .iter()
             .map(|identifier| found.get(identifier).cloned())
             .collect())
+    }
+
+    async fn forget(&self, group: &str, identifier: &str) -> Result<bool> {
+        let deleted = self
+            .client
+            .delete_item()
+            .table_name(&self.table)
+            .set_key(Some(key(group, identifier)))
+            .return_values(ReturnValue::AllOld)
+            .send()
+            .await
+            .map_err(|error| self.failed("delete from", &error))?;
+        Ok(deleted.attributes().is_some_and(|item| !item.is_empty()))
+    }
+
+    /// Reads the whole table: its partition key is the record, so that no record is hot.
+    async fn clear(&self, group: &str) -> Result<()> {
+        let mut from = None;
+        loop {
+            let page = self
+                .client
+                .scan()
+                .table_name(&self.table)
+                .consistent_read(true)
+                .filter_expression("feature_group = :g")
+                .expression_attribute_values(":g", AttributeValue::S(group.to_owned()))
+                .projection_expression("record_identifier, feature_group")
+                .set_exclusive_start_key(from)
+                .send()
+                .await
+                .map_err(|error| self.failed("scan", &error))?;
+            for keys in page.items().chunks(DELETE_BATCH) {
+                self.delete_batch(keys).await?;
+            }
+            from = page.last_evaluated_key().cloned();
+            if from.is_none() {
+                return Ok(());
+            }
+        }
     }
 }

@@ -17,6 +17,9 @@ use crate::record::Record;
 /// (group, identifier) to a [`Stored`] as JSON.
 const RECORDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("records");
 
+/// Records of one transaction of [`OnlineStore::clear`].
+const CLEARED_AT_ONCE: usize = 10_000;
+
 /// A record, or the mark of a soft delete.
 #[derive(Debug, Serialize, Deserialize)]
 struct Stored {
@@ -163,6 +166,39 @@ impl EmbeddedStore {
         identifiers.iter().map(get).collect()
     }
 
+    /// Removes the first `limit` records of a group; how many these were.
+    fn clear_some(&self, group: &str, limit: usize) -> Result<usize, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let removed = {
+            let mut records = transaction.open_table(RECORDS)?;
+            let mut found = Vec::new();
+            for entry in records.range((group, "")..)?.take(limit) {
+                let (key, _) = entry?;
+                let (of, identifier) = key.value();
+                if of != group {
+                    break;
+                }
+                found.push(identifier.to_owned());
+            }
+            for identifier in &found {
+                records.remove((group, identifier.as_str()))?;
+            }
+            found.len()
+        };
+        transaction.commit()?;
+        Ok(removed)
+    }
+
+    fn forget_now(&self, group: &str, identifier: &str) -> Result<bool, redb::Error> {
+        let transaction = self.database.begin_write()?;
+        let removed = {
+            let mut records = transaction.open_table(RECORDS)?;
+            records.remove((group, identifier))?.is_some()
+        };
+        transaction.commit()?;
+        Ok(removed)
+    }
+
     async fn blocking<T: Send + 'static>(
         &self,
         run: impl FnOnce(&Self) -> Result<T, redb::Error> + Send + 'static,
@@ -287,5 +323,21 @@ impl OnlineStore for EmbeddedStore {
         let (group, identifiers) = (group.group.clone(), identifiers.to_vec());
         self.blocking(move |store| store.get_now(&group, &identifiers, Instant::now()))
             .await
+    }
+
+    async fn forget(&self, group: &str, identifier: &str) -> Result<bool> {
+        let (group, identifier) = (group.to_owned(), identifier.to_owned());
+        self.blocking(move |store| store.forget_now(&group, &identifier))
+            .await
+    }
+
+    async fn clear(&self, group: &str) -> Result<()> {
+        loop {
+            let group = group.to_owned();
+            let cleared = self.blocking(move |store| store.clear_some(&group, CLEARED_AT_ONCE));
+            if cleared.await? < CLEARED_AT_ONCE {
+                return Ok(());
+            }
+        }
     }
 }

@@ -15,7 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use featureflight_catalog::{Instant, Result};
+use featureflight_catalog::{Error, Instant, Result};
 
 use crate::group::Layout;
 use crate::record::Record;
@@ -98,6 +98,31 @@ pub trait OnlineStore: Send + Sync + fmt::Debug {
         group: &Arc<Layout>,
         identifiers: &[String],
     ) -> Result<Vec<Option<StoredRecord>>>;
+
+    /// Takes a record away with its event time, as if it had never been written; false when there was
+    /// none. Nothing of the group is written meanwhile.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` for a store that another service keeps, `Unavailable` when it does not
+    /// answer: it may be gone then.
+    async fn forget(&self, _group: &str, _identifier: &str) -> Result<bool> {
+        Err(not_ours(self.name()))
+    }
+
+    /// Takes all records of a group away so, a bounded number at once. Nothing of the group is written
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Self::forget`]: some may be gone then.
+    async fn clear(&self, _group: &str) -> Result<()> {
+        Err(not_ours(self.name()))
+    }
+}
+
+fn not_ours(store: &str) -> Error {
+    Error::precondition(format!(
+        "records of the store '{store}' are not this server's to erase"
+    ))
 }
 
 /// The records of a group at one moment, by identifier.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use featureflight_catalog::{Error, Instant, Result};
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, Pipeline, RedisError, Script, Value};
+use redis::{Client, ErrorKind, FromRedisValue, Pipeline, RedisError, Script, Value};
 
 use super::{BatchLimit, OnlineStore, Outcome, StoredRecord, Trouble, stale};
 use crate::group::Layout;
@@ -34,6 +34,9 @@ if ARGV[3] == 'put' then
 end
 return 1
 ";
+
+/// Keys looked at by one step of [`OnlineStore::clear`].
+const SCANNED_AT_ONCE: usize = 1_000;
 
 const EVENT_TIME: &str = "t";
 const EXPIRY: &str = "x";
@@ -131,6 +134,16 @@ impl RedisStore {
         Ok(outcomes(records, answers))
     }
 
+    /// # Errors
+    /// `Unavailable` when the server does not answer, or refuses.
+    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T> {
+        let mut connection = self.connection.clone();
+        let asked = tokio::time::timeout(self.timeout, command.query_async(&mut connection)).await;
+        asked
+            .map_err(|_| away("it does not answer"))?
+            .map_err(|error| away(&error.to_string()))
+    }
+
     async fn fetch(
         &self,
         group: &str,
@@ -142,6 +155,10 @@ impl RedisStore {
         }
         pipeline.query_async(&mut self.connection.clone()).await
     }
+}
+
+fn away(why: &str) -> Error {
+    Error::unavailable(format!("the Redis server cannot be used: {why}"))
 }
 
 fn outcomes(records: &[Record], answers: Vec<Value>) -> Vec<Outcome> {
@@ -226,18 +243,57 @@ impl OnlineStore for RedisStore {
         if identifiers.is_empty() {
             return Ok(Vec::new()); // Redis knows no empty pipeline.
         }
-        let away =
-            |why: String| Error::unavailable(format!("the Redis server cannot be read: {why}"));
         let fetched = tokio::time::timeout(self.timeout, self.fetch(&group.group, identifiers))
             .await
-            .map_err(|_| away("it does not answer".to_owned()))?
-            .map_err(|error| away(error.to_string()))?;
+            .map_err(|_| away("it does not answer"))?
+            .map_err(|error| away(&error.to_string()))?;
         let now = Instant::now();
         let records = identifiers.iter().zip(fetched);
         Ok(records
             .map(|(identifier, fields)| stored(identifier, fields, now))
             .collect())
     }
+
+    async fn forget(&self, group: &str, identifier: &str) -> Result<bool> {
+        let removed: u64 = self
+            .ask(redis::cmd("UNLINK").arg(self.key(group, identifier)))
+            .await?;
+        Ok(removed > 0)
+    }
+
+    /// Walks the keys of the database, those of others too: Redis has no list of a group's.
+    async fn clear(&self, group: &str) -> Result<()> {
+        let keys = format!("{}*", literal(&self.key(group, "")));
+        let mut cursor: u64 = 0;
+        loop {
+            let mut scan = redis::cmd("SCAN");
+            scan.arg(cursor)
+                .arg("MATCH")
+                .arg(&keys)
+                .arg("COUNT")
+                .arg(SCANNED_AT_ONCE);
+            let (next, found): (u64, Vec<Vec<u8>>) = self.ask(&scan).await?;
+            if !found.is_empty() {
+                let _: u64 = self.ask(redis::cmd("UNLINK").arg(found)).await?;
+            }
+            if next == 0 {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+}
+
+/// `text` as a pattern that matches it alone.
+fn literal(text: &str) -> String {
+    let mut pattern = String::with_capacity(text.len());
+    for char in text.chars() {
+        if matches!(char, '*' | '?' | '[' | ']' | '\\') {
+            pattern.push('\\');
+        }
+        pattern.push(char);
+    }
+    pattern
 }
 
 /// `None` for a record that is not there, deleted or expired.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use axum::http::StatusCode;
-use featureflight_catalog::Instant;
+use featureflight_catalog::{Instant, Kind};
 use featureflight_online::group::{Ttl, TtlUnit};
 use featureflight_online::record::Operation;
 use featureflight_online::store::dynamodb::DynamoDbStore;
@@ -134,12 +134,58 @@ async fn expires(store: &dyn OnlineStore) {
     assert_eq!(read(get("b").await.as_ref()), Some((now - 5, 5)));
 }
 
+/// What is forgotten is as if it had never been written; nothing else changes.
+async fn forgets(store: &dyn OnlineStore) {
+    let there = async |group: &str, identifier: &str| {
+        let identifiers = [identifier.to_owned()];
+        let group = layout(group, Operation::Put);
+        let found = store.get(&group, &identifiers);
+        found.await.unwrap().remove(0).is_some()
+    };
+    let send = async |group: &str, write: Write| {
+        let outcome = store.write(&[write.record(group)]).await.remove(0);
+        assert_eq!(outcome, Outcome::Done);
+    };
+    for group in ["gone", "gone-too", "gon"] {
+        for identifier in ["a", "a*", "é:{b}"] {
+            send(group, Write::put(identifier, 50, 1)).await;
+        }
+    }
+    let deleted = Write {
+        operation: Operation::SoftDelete,
+        ..Write::put("a", 60, 0)
+    };
+    send("gone", deleted).await;
+    assert!(store.forget("gone", "a").await.unwrap(), "a delete's mark");
+    assert!(!store.forget("gone", "a").await.unwrap(), "again");
+    send("gone", Write::put("a", 1, 2)).await;
+    assert!(there("gone", "a").await, "older than what was forgotten");
+    assert!(store.forget("gone", "a*").await.unwrap());
+    assert!(!there("gone", "a*").await && there("gone", "é:{b}").await);
+
+    for at in 0..60 {
+        send("gone", Write::put(&format!("id/{at}"), 1, at)).await;
+    }
+    store.clear("gone").await.unwrap();
+    store.clear("gone").await.unwrap();
+    for identifier in ["a", "é:{b}", "id/0", "id/59"] {
+        assert!(!there("gone", identifier).await, "{identifier}");
+        assert!(!store.forget("gone", identifier).await.unwrap());
+    }
+    for group in ["gone-too", "gon"] {
+        for identifier in ["a", "a*", "é:{b}"] {
+            assert!(there(group, identifier).await, "{group} {identifier}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn embedded() {
     let dir = TempDir::new().unwrap();
     let store = EmbeddedStore::open(dir.path()).unwrap();
     obeys_the_model(&store).await;
     takes_batches(&store).await;
+    forgets(&store).await;
     expires(&store).await;
     let group = layout("brief", Operation::Put);
     let dead = record(block(
@@ -169,6 +215,12 @@ async fn redis() {
     let store = RedisStore::new(&url, "ff", TIMEOUT).unwrap();
     obeys_the_model(&store).await;
     takes_batches(&store).await;
+    forgets(&store).await;
+    let [odd, other] = ["a[b]*", "a[b]*c"].map(|prefix| RedisStore::new(&url, prefix, TIMEOUT));
+    let (odd, other) = (odd.unwrap(), other.unwrap());
+    other.write(&[Write::put("a", 1, 1).record("gone")]).await;
+    forgets(&odd).await;
+    assert!(other.forget("gone", "a").await.unwrap(), "another's");
     expires(&store).await;
 
     // A server without TLS: a failure, not a panic.
@@ -219,6 +271,7 @@ async fn dynamodb() {
     store.create_table().await.expect("it is there");
     obeys_the_model(&store).await;
     takes_batches(&store).await;
+    forgets(&store).await;
     expires(&store).await;
     // What DynamoDB takes away by itself, in seconds.
     let client = aws_sdk_dynamodb::Client::new(&server.aws());
@@ -280,6 +333,10 @@ async fn sagemaker() {
     obeys_the_model(&store).await;
     takes_batches(&store).await;
     assert_eq!(fake.calls("BatchWriteRecord"), 230_usize.div_ceil(25));
+    let refused = store.forget("orders", "id/1").await.unwrap_err();
+    assert_eq!(refused.kind, Kind::FailedPrecondition);
+    let refused = store.clear("orders").await.unwrap_err();
+    assert_eq!(refused.kind, Kind::FailedPrecondition);
     // The service expires records itself; the time to live is passed on.
     let record = record(block(
         "brief",

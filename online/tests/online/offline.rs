@@ -23,6 +23,7 @@ use featureflight_online::offline::{
 };
 use featureflight_online::outbox::{Outbox, OutboxOptions, Probe, Stage, Stages};
 use featureflight_online::record::Operation;
+use featureflight_online::store::OnlineStore;
 use featureflight_online::store::embedded::EmbeddedStore;
 use featureflight_online::validate::Refusals;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -41,9 +42,10 @@ const OFFLINE: Stages = Stages {
 /// A time in the middle of an hour, in seconds.
 pub(super) const TIME: i64 = 1_769_949_000;
 
+/// Two groups, `g` and `h`.
 pub(super) fn warehouse() -> TempDir {
     let dir = TempDir::new().unwrap();
-    let group = json!({
+    let mut group = json!({
         "FeatureGroupName": "g",
         "RecordIdentifierFeatureName": "id",
         "EventTimeFeatureName": "ts",
@@ -60,17 +62,31 @@ pub(super) fn warehouse() -> TempDir {
     std::fs::create_dir_all(dir.path().join("s3")).unwrap();
     std::fs::create_dir_all(dir.path().join("feature-groups")).unwrap();
     std::fs::write(dir.path().join("feature-groups/g.json"), group.to_string()).unwrap();
+    group["FeatureGroupName"] = "h".into();
+    group["OfflineStoreConfig"]["S3StorageConfig"]["ResolvedOutputS3Uri"] = "s3://b/h/data".into();
+    std::fs::write(dir.path().join("feature-groups/h.json"), group.to_string()).unwrap();
     dir
 }
 
 /// What a server of the warehouse has.
-async fn open(dir: &Path, probe: Probe) -> (Arc<Gateway>, Arc<Catalog>, OfflineOptions) {
+pub(super) async fn open(dir: &Path, probe: Probe) -> (Arc<Gateway>, Arc<Catalog>, OfflineOptions) {
     open_rewriting(dir, probe, RewriteOptions::default()).await
 }
 
 pub(super) async fn open_rewriting(
     dir: &Path,
     probe: Probe,
+    rewriting: RewriteOptions,
+) -> (Arc<Gateway>, Arc<Catalog>, OfflineOptions) {
+    let store = EmbeddedStore::open(&dir.join("online")).unwrap();
+    open_with(dir, probe, Arc::new(store), rewriting).await
+}
+
+/// The same with this online store.
+pub(super) async fn open_with(
+    dir: &Path,
+    probe: Probe,
+    store: Arc<dyn OnlineStore>,
     rewriting: RewriteOptions,
 ) -> (Arc<Gateway>, Arc<Catalog>, OfflineOptions) {
     let options = OutboxOptions {
@@ -82,7 +98,7 @@ pub(super) async fn open_rewriting(
     };
     let gateway = Gateway {
         outbox: Arc::new(Outbox::open(&dir.join("outbox"), options).unwrap()),
-        store: Arc::new(EmbeddedStore::open(&dir.join("online")).unwrap()),
+        store,
         offline: OfflineBy::Gateway(Arc::new(OwnedFiles::new(dir.join("s3"), rewriting))),
         max_future: None,
         landed: Landed::default(),

@@ -6,7 +6,7 @@ use tonic::Code;
 use super::client::{Client, Server, code};
 use super::writes::{append, rows, start, writer};
 
-async fn forwarded(client: &mut Client) {
+pub(crate) async fn forwarded(client: &mut Client) {
     for _ in 0..400 {
         let waiting = client
             .rows("SELECT coalesce(sum(waiting_online), 0) FROM system.writes")

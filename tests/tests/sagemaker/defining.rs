@@ -1,8 +1,9 @@
-//! `CREATE TABLE` and `ALTER TABLE ... ADD COLUMN` through SageMaker's control plane.
+//! `CREATE TABLE`, `ALTER TABLE ... ADD COLUMN` and `DROP TABLE` through SageMaker's control plane.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::{AsArray, RecordBatch};
 use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::source::aws::{AwsOptions, AwsSource, CreateOptions};
 use featureflight_catalog::storage::WarehouseStorage;
@@ -12,7 +13,7 @@ use featureflight_engine::{Engine, EngineOptions, Writes};
 use featureflight_online::arrivals::Arrivals;
 use featureflight_online::forward::Lanes;
 use featureflight_online::gateway::{Gateway, Landed, OfflineBy};
-use featureflight_online::outbox::{Outbox, OutboxOptions};
+use featureflight_online::outbox::{Outbox, OutboxOptions, Stage};
 use featureflight_online::store::sagemaker::SageMakerStore;
 use featureflight_tests::fake_aws::FakeAws;
 use futures::TryStreamExt;
@@ -22,6 +23,7 @@ struct Rig {
     fake: FakeAws,
     engine: Arc<Engine>,
     session: Arc<Session>,
+    outbox: Arc<Outbox>,
     _dir: TempDir,
 }
 
@@ -42,8 +44,10 @@ impl Rig {
             reserve_bytes: 0,
             ..OutboxOptions::default()
         };
+        let outbox = Outbox::open(&dir.path().join("outbox"), outbox).unwrap();
+        let outbox = Arc::new(outbox);
         let gateway = Gateway {
-            outbox: Arc::new(Outbox::open(&dir.path().join("outbox"), outbox).unwrap()),
+            outbox: Arc::clone(&outbox),
             store: Arc::new(SageMakerStore::new(&aws, Duration::from_secs(1), 8)),
             offline: OfflineBy::Service(Arc::new(Arrivals::new(Arc::clone(&catalog)))),
             max_future: None,
@@ -54,19 +58,21 @@ impl Rig {
         Self {
             engine: Engine::with_writes(catalog, EngineOptions::default(), writes).unwrap(),
             session: Arc::new(Session::new("test")),
+            outbox,
             fake,
             _dir: dir,
         }
     }
 
-    async fn sql(&self, sql: &str) -> Result<usize> {
+    async fn rows(&self, sql: &str) -> Result<Vec<RecordBatch>> {
         let query = self.engine.pin(&self.session, sql, Vec::new()).await?;
         let rows = self.engine.run(&query).await?;
-        let batches: Vec<_> = rows.try_collect().await?;
-        Ok(batches
-            .iter()
-            .map(arrow::array::RecordBatch::num_rows)
-            .sum())
+        rows.try_collect().await
+    }
+
+    async fn sql(&self, sql: &str) -> Result<usize> {
+        let batches = self.rows(sql).await?;
+        Ok(batches.iter().map(RecordBatch::num_rows).sum())
     }
 }
 
@@ -137,6 +143,106 @@ async fn a_group_is_there_when_the_statement_answers() {
         rig.sql("SELECT f0, f99, f149 FROM visitors").await.unwrap(),
         1
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_group_is_gone_when_its_drop_answers() {
+    let rig = Rig::start(options()).await;
+    rig.sql(VISITORS).await.unwrap();
+    let insert = "INSERT INTO visitors VALUES (1, '2026-01-01', 0.5)";
+    rig.sql(insert).await.unwrap();
+    let pinned = rig
+        .engine
+        .pin(&rig.session, "SELECT id FROM visitors", Vec::new());
+    let pinned = pinned.await.unwrap();
+    let error = rig.sql("DROP TABLE visitors").await.unwrap_err();
+    assert_eq!(error.kind, Kind::FailedPrecondition);
+    rig.sql("SET featureflight.allow_drop = true")
+        .await
+        .unwrap();
+
+    rig.fake.deny("DeleteFeatureGroup");
+    let error = rig.sql("DROP TABLE visitors").await.unwrap_err();
+    assert_eq!(error.kind, Kind::PermissionDenied);
+    assert!(
+        error.message.contains("sagemaker:DeleteFeatureGroup"),
+        "{error}"
+    );
+    assert_eq!(
+        rig.sql("SELECT id FROM visitors").await.unwrap(),
+        1,
+        "nothing happened"
+    );
+    rig.sql("INSERT INTO visitors VALUES (2, '2026-01-01', 0.5)")
+        .await
+        .unwrap();
+    rig.fake.allow("DeleteFeatureGroup");
+    rig.fake.fail_changes(Some("it is replicated"));
+    let error = rig.sql("DROP TABLE visitors").await.unwrap_err();
+    assert_eq!(error.kind, Kind::FailedPrecondition);
+    assert!(
+        error
+            .message
+            .contains("could not be deleted: it is replicated"),
+        "{error}"
+    );
+    rig.fake.fail_changes(None);
+
+    let deleted = rig.fake.calls("DeleteFeatureGroup");
+    let said = rig.rows("DROP TABLE visitors").await.unwrap();
+    let said = said[0].column(0).as_string::<i32>().value(0).to_owned();
+    assert!(
+        said.starts_with("OK: SageMaker keeps the files in s3://offline/here/"),
+        "{said}"
+    );
+    assert!(
+        said.ends_with("the Glue table sagemaker_featurestore.visitors_1700000000"),
+        "{said}"
+    );
+    assert_eq!(rig.fake.calls("DeleteFeatureGroup"), deleted + 1);
+    assert!(rig.fake.group("visitors").is_none());
+    assert_eq!(rig.sql(insert).await.unwrap_err().kind, Kind::NotFound);
+    let rows = async {
+        let rows = rig.engine.run(&pinned).await?;
+        rows.try_collect::<Vec<_>>().await
+    };
+    assert_eq!(rows.await.unwrap_err().kind, Kind::Aborted);
+
+    // What waited for the old group is not sent to the new one.
+    rig.sql(VISITORS).await.unwrap();
+    assert_eq!(rig.sql("SELECT id FROM visitors").await.unwrap(), 0);
+    assert!(rig.outbox.pending_groups(Stage::Online).is_empty());
+    rig.sql(insert).await.unwrap();
+    assert_eq!(rig.sql("SELECT id FROM visitors").await.unwrap(), 1);
+}
+
+/// Nobody knows what became of a call without an answer: the group takes nothing until a drop of it
+/// has one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_drop_without_an_answer_is_repeated() {
+    let rig = Rig::start(options()).await;
+    rig.sql(VISITORS).await.unwrap();
+    let insert = "INSERT INTO visitors VALUES (1, '2026-01-01', 0.5)";
+    rig.sql(insert).await.unwrap();
+    rig.sql("SET featureflight.allow_drop = true")
+        .await
+        .unwrap();
+    rig.fake.throttle_operation("DeleteFeatureGroup", 1);
+    let error = rig.sql("DROP TABLE visitors").await.unwrap_err();
+    assert_eq!(error.kind, Kind::Unavailable);
+    assert!(error.message.contains("run DROP TABLE again"), "{error}");
+    assert_eq!(rig.sql(insert).await.unwrap_err().kind, Kind::NotFound);
+    assert_eq!(
+        rig.sql("SELECT id FROM visitors").await.unwrap(),
+        1,
+        "it is there still"
+    );
+    // The service has carried it out after all.
+    rig.fake.remove_group("visitors");
+    rig.sql("DROP TABLE visitors").await.unwrap();
+    assert!(rig.outbox.pending_groups(Stage::Online).is_empty());
+    rig.sql(VISITORS).await.unwrap();
+    rig.sql(insert).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,7 @@ use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast::ObjectName;
+use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
 
@@ -97,6 +98,24 @@ pub async fn plan(
     };
     let plan = now::fix(plan, &scope.simplify_context())?;
     Ok(Planned { plan, parameters })
+}
+
+/// The feature group that `name` means by its name in `features`, served or not; `None` for any
+/// other name, and for one of the session's own tables.
+///
+/// # Errors
+/// `InvalidArgument` for an ambiguous name.
+pub fn defined_group(
+    state: &SessionState,
+    name: &ObjectName,
+    context: &Arc<StatementContext>,
+) -> Result<Option<Arc<FeatureGroup>>> {
+    let scope = Scope::new(state, context);
+    let names = names::Names {
+        scope: &scope,
+        schema: &context.schema,
+    };
+    names.defined(name)
 }
 
 /// The feature group that `name` means as the target of a write: by its name in `features`.

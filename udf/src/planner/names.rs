@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use datafusion::catalog::TableProvider;
 use datafusion::sql::sqlparser::ast::{Ident, ObjectName};
+use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::snapshot::{GroupEntry, Serving};
 use featureflight_catalog::table::{FeatureTable, RawTable};
 use featureflight_catalog::{Error, Result};
@@ -200,6 +201,32 @@ impl Names<'_> {
                 }
             }
         }
+    }
+
+    /// The feature group of this name in [`FEATURES`], served or not.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for an ambiguous name.
+    pub(super) fn defined(&self, name: &ObjectName) -> Result<Option<Arc<FeatureGroup>>> {
+        let path = parts(name).unwrap_or_default();
+        let (schema, table) = match path.as_slice() {
+            [table] => {
+                if self.resolve_in(TEMP, table)?.is_some() {
+                    return Ok(None);
+                }
+                (Some(self.schema.to_owned()), *table)
+            }
+            [schema, table] => (self.schema_of(schema)?, *table),
+            [catalog, schema, table] if matches(catalog, CATALOG) => {
+                (self.schema_of(schema)?, *table)
+            }
+            _ => return Ok(None),
+        };
+        if schema.as_deref() != Some(FEATURES) {
+            return Ok(None);
+        }
+        let entry = self.group_entry(table)?;
+        Ok(entry.map(|(_, entry)| Arc::clone(&entry.group)))
     }
 
     fn group_entry(&self, ident: &Ident) -> Result<Option<(&str, &GroupEntry)>> {

@@ -223,6 +223,20 @@ impl Intercept for Body {
 }
 
 impl Body {
+    /// That a call whose answer is empty was carried out.
+    pub(super) fn done<T, E>(
+        operation: &str,
+        outcome: Result<T, SdkError<E, HttpResponse>>,
+    ) -> CallResult<()>
+    where
+        E: ProvideErrorMetadata + StdError + 'static,
+    {
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(failure) => Err(CallError::new(operation, &failure)),
+        }
+    }
+
     /// The JSON answer of the call this was an interceptor of.
     pub(super) fn answer<T, E>(
         &self,

@@ -23,6 +23,7 @@ use crate::model::{FeatureDefinition, FeatureGroup, FeatureType};
 
 const CREATE: &str = "sagemaker:CreateFeatureGroup";
 const UPDATE: &str = "sagemaker:UpdateFeatureGroup";
+const DELETE: &str = "sagemaker:DeleteFeatureGroup";
 
 /// Features that one update adds (AWS quota).
 const FEATURES_AT_ONCE: usize = 100;
@@ -31,6 +32,48 @@ const FEATURES_AT_ONCE: usize = 100;
 const LONGEST: Duration = Duration::from_secs(100);
 const FIRST_LOOK: Duration = Duration::from_millis(200);
 const LOOK_EVERY: Duration = Duration::from_secs(3);
+
+/// Ends a group, which takes its online store along and leaves its data in S3 and in Glue.
+///
+/// # Errors
+/// `FailedPrecondition` with SageMaker's reason when it refuses or fails; `Unavailable` when it is
+/// not done in time, or the answer was lost.
+pub(super) async fn drop_group(
+    client: &Client,
+    groups: &Groups,
+    group: &FeatureGroup,
+) -> Result<()> {
+    let name = &group.feature_group_name;
+    let there = match groups.describe(name).await {
+        Ok(there) => there,
+        Err(failed) if failed.class == Class::Absent => return Ok(()),
+        Err(failed) => return Err(failed.into()),
+    };
+    if there.other.get("CreationTime") != group.other.get("CreationTime") {
+        return Ok(());
+    }
+    if there.feature_group_status.as_deref() != Some("Deleting") {
+        let request = client.delete_feature_group().feature_group_name(name);
+        let sent = request.customize().config_override(once()).send().await;
+        match Body::done(DELETE, sent) {
+            Err(failed) if failed.class != Class::Absent => return Err(doubtful(failed)),
+            _ => {}
+        }
+    }
+    settled(groups, name, "deleted", |group| match group {
+        None => Change::Done,
+        Some(group) => match group.feature_group_status.as_deref() {
+            Some("DeleteFailed") => Change::Failed(failure(group)),
+            _ => Change::GoesOn,
+        },
+    })
+    .await
+}
+
+fn failure(group: &FeatureGroup) -> String {
+    let reason = group.other.get("FailureReason").and_then(Value::as_str);
+    reason.unwrap_or("no reason is given").to_owned()
+}
 
 /// Where a change is.
 enum Change {
@@ -87,14 +130,14 @@ pub(super) async fn create(
         ));
     }
     body.answer(CREATE, sent).map_err(doubtful)?;
-    let reason = |group: &FeatureGroup| {
-        let reason = group.other.get("FailureReason").and_then(Value::as_str);
-        reason.unwrap_or("no reason is given").to_owned()
-    };
-    let created = |group: &FeatureGroup| match group.feature_group_status.as_deref() {
-        Some("Created") => Change::Done,
-        Some("CreateFailed") => Change::Failed(reason(group)),
-        _ => Change::GoesOn,
+    let created = |group: Option<&FeatureGroup>| match group {
+        Some(group) => match group.feature_group_status.as_deref() {
+            Some("Created") => Change::Done,
+            Some("CreateFailed") => Change::Failed(failure(group)),
+            _ => Change::GoesOn,
+        },
+        // It may not be known everywhere yet.
+        None => Change::GoesOn,
     };
     settled(groups, name, "created", created).await
 }
@@ -122,7 +165,11 @@ pub(super) async fn add_features(
             .send()
             .await;
         body.answer(UPDATE, sent).map_err(doubtful)?;
-        settled(groups, name, "updated", |group| updated(group, some)).await?;
+        let updated = |group: Option<&FeatureGroup>| match group {
+            Some(group) => updated(group, some),
+            None => Change::GoesOn,
+        };
+        settled(groups, name, "updated", updated).await?;
     }
     Ok(())
 }
@@ -152,30 +199,32 @@ async fn settled(
     groups: &Groups,
     name: &str,
     what: &str,
-    change: impl Fn(&FeatureGroup) -> Change,
+    change: impl Fn(Option<&FeatureGroup>) -> Change,
 ) -> Result<()> {
     let end = Instant::now() + LONGEST;
     let mut wait = FIRST_LOOK;
     while Instant::now() < end {
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(LOOK_EVERY);
-        match groups.describe(name).await {
-            Ok(group) => match change(&group) {
-                Change::GoesOn => {}
-                Change::Done => {
-                    groups.forget(name);
-                    return Ok(());
-                }
-                Change::Failed(reason) => {
-                    groups.forget(name);
-                    return Err(Error::precondition(format!(
-                        "feature group '{name}' could not be {what}: {reason}"
-                    )));
-                }
-            },
-            // It may not be known everywhere yet, and throttling ends.
-            Err(failed) if matches!(failed.class, Class::Absent | Class::Away) => {}
+        let group = match groups.describe(name).await {
+            Ok(group) => Some(group),
+            Err(failed) if failed.class == Class::Absent => None,
+            // Throttling ends.
+            Err(failed) if failed.class == Class::Away => continue,
             Err(failed) => return Err(failed.into()),
+        };
+        match change(group.as_ref()) {
+            Change::GoesOn => {}
+            Change::Done => {
+                groups.forget(name);
+                return Ok(());
+            }
+            Change::Failed(reason) => {
+                groups.forget(name);
+                return Err(Error::precondition(format!(
+                    "feature group '{name}' could not be {what}: {reason}"
+                )));
+            }
         }
     }
     Err(Error::unavailable(format!(

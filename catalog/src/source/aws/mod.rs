@@ -176,6 +176,10 @@ impl CatalogSource for AwsSource {
         define::add_features(&self.sagemaker, &self.groups, group, &features).await
     }
 
+    async fn drop_group(&self, group: &FeatureGroup) -> Result<()> {
+        define::drop_group(&self.sagemaker, &self.groups, group).await
+    }
+
     async fn feature_metadata(
         &self,
         group: &FeatureGroup,

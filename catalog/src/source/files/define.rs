@@ -18,6 +18,8 @@ const ACCOUNT: &str = "000000000000";
 const REGION: &str = "local";
 const BUCKET: &str = "warehouse";
 
+const MADE: &str = "CreationTime";
+
 /// Adds a group that `group` defines, with a place for its files.
 pub(super) fn create(dir: &Path, group: FeatureGroup) -> Result<()> {
     let name = group.feature_group_name.clone();
@@ -59,6 +61,50 @@ pub(super) fn add_features(dir: &Path, name: &str, features: Vec<FeatureDefiniti
     )))
 }
 
+/// Removes a group with the Glue table that was given for it, which goes first: alone it would be a
+/// table without a group.
+pub(super) fn drop_group(dir: &Path, group: &FeatureGroup) -> Result<()> {
+    let mut paths = Vec::new();
+    let tables = dir.join("glue-tables");
+    if let Some(names) = group.glue_names()
+        && tables.exists()
+    {
+        for path in super::json_files(&tables)? {
+            let table = super::read_table(&path)?;
+            if super::table_key(&table) == names {
+                paths.push(path);
+            }
+        }
+    }
+    let is_it = |found: &FeatureGroup| {
+        found.feature_group_name == group.feature_group_name
+            && found.other.get(MADE) == group.other.get(MADE)
+    };
+    let mut found = false;
+    for path in super::json_files(&dir.join("feature-groups"))? {
+        if is_it(&read_group(&path)?) {
+            paths.push(path);
+            found = true;
+        }
+    }
+    if !found {
+        return Ok(());
+    }
+    for path in paths {
+        fs::remove_file(&path)
+            .and_then(|()| sync(path.parent().unwrap_or(dir)))
+            .map_err(|error| {
+                let path = path.display();
+                Error::unavailable(format!("file '{path}' cannot be removed: {error}"))
+            })?;
+    }
+    Ok(())
+}
+
+fn sync(folder: &Path) -> std::io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
 fn placed(group: FeatureGroup, now: SystemTime) -> FeatureGroup {
     let epoch = now
         .duration_since(UNIX_EPOCH)
@@ -66,7 +112,7 @@ fn placed(group: FeatureGroup, now: SystemTime) -> FeatureGroup {
     let name = group.feature_group_name.clone();
     let root = format!("{ACCOUNT}/sagemaker/{REGION}/offline-store/{name}-{epoch}");
     let mut other = group.other;
-    other.insert("CreationTime".to_owned(), json!(epoch));
+    other.insert(MADE.to_owned(), json!(epoch));
     other.insert("OfflineStoreStatus".to_owned(), json!({"Status": "Active"}));
     FeatureGroup {
         feature_group_arn: Some(format!(
@@ -124,10 +170,7 @@ fn put(path: &Path, group: &FeatureGroup, name: impl FnOnce(&Path) -> Result<()>
         .and_then(|()| name(&unfinished));
     fs::remove_file(&unfinished).ok();
     named?;
-    let folder = path.parent().unwrap_or(path);
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(|error| unwritable(path, &error))
+    sync(path.parent().unwrap_or(path)).map_err(|error| unwritable(path, &error))
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Error {
