@@ -77,6 +77,7 @@ pub(crate) async fn check(scope: &Scope, command: Command) -> Result<Vec<Option<
         | Command::Query(_)
         | Command::Insert(_)
         | Command::Delete(_)
+        | Command::Forget(_)
         | Command::Optimize(_) => Ok(Vec::new()),
     }
 }
@@ -135,6 +136,7 @@ pub(crate) async fn apply(scope: &Scope, caller: &Caller, command: Command) -> R
         | Command::Query(_)
         | Command::Insert(_)
         | Command::Delete(_)
+        | Command::Forget(_)
         | Command::Optimize(_) => {
             return Err(Error::internal(
                 "a statement without an effect on its session was to have one",

@@ -276,6 +276,7 @@ impl Engine {
                     let optimized = optimization.carry_out(token.entry()).await?;
                     Ok(Pinned::rows(optimized))
                 }
+                Planned::Forget(forgetting) => Ok(Pinned::rows(forgetting.carry_out().await?)),
                 Planned::Write(rows, write) => {
                     let bound = bound.map_err(classify)?;
                     let written = self

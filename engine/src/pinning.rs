@@ -25,6 +25,7 @@ use crate::caller::Caller;
 use crate::catalogs::statement_catalog;
 use crate::effects;
 use crate::engine::{Core, Prepared};
+use crate::erasing::{self, Forgetting};
 use crate::error::classify;
 use crate::limits;
 use crate::online::OnlineStores;
@@ -45,6 +46,8 @@ pub(crate) enum Planned {
     Write(Pinned, Box<Write>),
     /// Files that are not joined yet.
     Optimize(Optimization),
+    /// A record that is not forgotten yet.
+    Forget(Forgetting),
 }
 
 /// A statement with its files fixed.
@@ -190,6 +193,10 @@ pub(crate) async fn prepare(
             let parameters = Deletion::new(*delete)?.parameters(&scope).await?;
             (writes::schema(), parameters)
         }
+        Command::Forget(call) => {
+            Forgetting::plan(&scope, &call)?;
+            (erasing::forgotten_schema(), Vec::new())
+        }
         Command::Optimize(name) => {
             Optimization::plan(&scope, &name)?;
             (writes::optimized_schema(), Vec::new())
@@ -257,6 +264,10 @@ pub(crate) async fn pin(
         Command::Delete(delete) => {
             let (rows, write) = Deletion::new(*delete)?.plan(&scope).await?;
             Ok(Planned::Write(rows, Box::new(write)))
+        }
+        Command::Forget(call) => {
+            effects::no_parameters(&scope)?;
+            Forgetting::plan(&scope, &call).map(Planned::Forget)
         }
         Command::Optimize(name) => {
             effects::no_parameters(&scope)?;

@@ -28,6 +28,8 @@ pub(crate) enum Command {
     /// A record in quarantine, and what becomes of it.
     Quarantined(Fate, u64),
     Define(Box<Definition>),
+    /// `CALL forget(...)`.
+    Forget(Box<ast::Function>),
     Insert(Box<ast::Insert>),
     Delete(Box<ast::Delete>),
     /// Joins small files of this table.
@@ -57,6 +59,7 @@ impl Command {
             | Self::Cancel(_)
             | Self::Quarantined(..)
             | Self::Define(_)
+            | Self::Forget(_)
             | Self::Insert(_)
             | Self::Delete(_) => true,
         }
@@ -105,6 +108,7 @@ fn classify_sql(statement: ast::Statement) -> Result<Command> {
                 if_exists,
             }))
         }
+        S::Call(call) if is_forget(&call) => Ok(Command::Forget(Box::new(call))),
         S::Call(call) => match (cancelled_query(&call), quarantined(&call)?) {
             (Some(id), _) => Ok(Command::Cancel(id)),
             (_, Some((fate, id))) => Ok(Command::Quarantined(fate, id)),
@@ -182,6 +186,11 @@ pub(crate) enum Fate {
     Redrive,
     /// It is forgotten.
     Discard,
+}
+
+fn is_forget(call: &ast::Function) -> bool {
+    let path = parts(&call.name).join(".").to_lowercase();
+    matches!(path.as_str(), "forget" | "system.forget")
 }
 
 /// `CALL redrive(id)` and `CALL discard(id)`, with or without the schema `system`.

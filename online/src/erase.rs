@@ -1,4 +1,4 @@
-//! Erasing for good: a feature group with all it holds.
+//! Erasing for good: a feature group with all it holds, or a record with its every version.
 //!
 //! What is going to be erased is noted in the outbox first, and the note goes last. Whatever a crash
 //! cut short is carried out by [`Eraser::resume`], before the server sends or serves anything. Nothing is
@@ -9,10 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use featureflight_catalog::model::FeatureGroup;
-use featureflight_catalog::snapshot::Catalog;
+use featureflight_catalog::snapshot::{Catalog, Serving};
+use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant, Kind, Result};
+use tokio::sync::MutexGuard;
 
 use crate::gateway::{Gateway, OfflineBy};
+use crate::offline::forget_offline;
 use crate::outbox::{Erasure, Outbox, What};
 
 /// The steps of dropping a group at which a [`Probe`](crate::outbox::Probe) is called.
@@ -23,6 +26,26 @@ pub const DROP_STEPS: [&str; 5] = [
     "erase.unfiled",
     "erase.cleared",
 ];
+
+/// The same of forgetting a record; [rewriting files](crate::offline::REPLACE_STEPS) has its own.
+pub const FORGET_STEPS: [&str; 4] = [
+    "erase.noted",
+    "erase.rewritten",
+    "erase.hidden",
+    "erase.removed",
+];
+
+/// What of a record was there, and is not any more.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Rows in the outbox, and in quarantine.
+    pub outbox_rows: u64,
+    /// Offline files that were written again without it, or removed, and its versions in them.
+    pub files: u64,
+    pub file_rows: u64,
+    /// Whether the online store had something of it, if only the mark of a delete.
+    pub online: bool,
+}
 
 /// How often an online store is asked, and the first wait in between, which doubles.
 const ATTEMPTS: u32 = 5;
@@ -134,6 +157,91 @@ impl Eraser {
         Ok(())
     }
 
+    /// Takes every version of a record away, from the outbox, the offline files and the online store, with
+    /// all that is remembered of it. No statement that begins later sees any of it; what is accepted later
+    /// stays. A repetition finds nothing, or what was left.
+    ///
+    /// # Errors
+    /// `FailedPrecondition` where SageMaker keeps the records; those of
+    /// [`forget_offline`](crate::offline::forget_offline); `Unavailable` when the outbox's disk or the
+    /// online store fails. Some of it may be gone then: it has to be run again.
+    pub async fn forget(&self, table: Arc<FeatureTable>, identifier: String) -> Result<Forgotten> {
+        if !self.owns_files() {
+            let name = table.name();
+            return Err(Error::precondition(format!(
+                "SageMaker keeps the records of '{name}', so this server cannot forget one: take it \
+                 out of the online store with SET featureflight.deletion = 'hard' and DELETE, and \
+                 rewrite its files in S3 where those are kept"
+            )));
+        }
+        let eraser = self.clone();
+        spawned(async move { eraser.forget_now(&table, identifier).await }).await
+    }
+
+    async fn forget_now(&self, table: &Arc<FeatureTable>, record: String) -> Result<Forgotten> {
+        let name = table.name();
+        let turn = self.outbox().turns().of(name);
+        let _sending = turn.sending.write().await;
+        let files = turn.files.lock().await;
+        let there = self.catalog.snapshot().groups.get(name).cloned();
+        if !there.is_some_and(|there| there.group.continues(&table.group)) {
+            return Err(Error::not_found(format!(
+                "feature group '{name}' was dropped"
+            )));
+        }
+        let mut erasure = Erasure {
+            group: name.to_owned(),
+            before: self.outbox().place(None).await?,
+            what: What::Record(record),
+            offline_done: false,
+        };
+        self.noting(&erasure, Outbox::note_erasure).await?;
+        self.outbox().step("erase.noted");
+        let forgotten = self.finish_forget(table, &mut erasure, files).await;
+        // What failed is repeated by a statement, which takes along what came until then.
+        self.noting(&erasure, Outbox::forget_erasure).await?;
+        forgotten
+    }
+
+    async fn finish_forget(
+        &self,
+        table: &Arc<FeatureTable>,
+        erasure: &mut Erasure,
+        files: MutexGuard<'_, ()>,
+    ) -> Result<Forgotten> {
+        let What::Record(record) = erasure.what.clone() else {
+            return Err(Error::internal("a group is no record"));
+        };
+        let outbox = self.outbox();
+        let mut forgotten = Forgotten::default();
+        if !erasure.offline_done {
+            // Files and outbox at once: else an older version than the last could be seen.
+            let _alone = outbox.turns().of(table.name()).listing.write_owned().await;
+            let snapshot = self.catalog.snapshot();
+            let rewritten = forget_offline(&self.gateway, &snapshot, table, &record).await?;
+            self.gateway.landed.note(table.name());
+            forgotten.files = rewritten.len() as u64;
+            forgotten.file_rows = rewritten.iter().map(|file| file.rows).sum();
+            outbox.step("erase.rewritten");
+            forgotten.outbox_rows = self.noting(erasure, Outbox::erase).await?;
+            erasure.offline_done = true;
+            self.noting(erasure, Outbox::note_erasure).await?;
+            outbox.step("erase.hidden");
+        }
+        drop(files);
+        let store = &self.gateway.store;
+        let removed = patiently(|| store.forget(table.name(), &record)).await;
+        forgotten.online = removed.map_err(|error| Error {
+            message: format!(
+                "the record is gone but for the online store, run CALL forget again: {}",
+                error.message
+            ),
+            ..error
+        })?;
+        outbox.step("erase.removed");
+        Ok(forgotten)
+    }
+
     /// Carries out what was noted when the last process ended. What fails is left to be repeated, and
     /// logged.
     ///
@@ -142,10 +250,14 @@ impl Eraser {
     pub async fn resume(&self) -> Result<()> {
         let outbox = Arc::clone(self.outbox());
         for erasure in blocking(move || outbox.erasures()).await? {
-            let What::Group(group) = &erasure.what else {
-                continue;
+            let group = match &erasure.what {
+                What::Group(group) => Arc::new(FeatureGroup::clone(group)),
+                What::Record(_) => {
+                    self.resume_forget(erasure).await?;
+                    continue;
+                }
             };
-            let (group, name) = (Arc::new(FeatureGroup::clone(group)), erasure.group.as_str());
+            let name = erasure.group.as_str();
             self.outbox().turns().note_ending(&group);
             self.outbox().place(Some(name)).await?;
             let turn = self.outbox().turns().of(name);
@@ -158,6 +270,24 @@ impl Eraser {
             }
         }
         Ok(())
+    }
+
+    async fn resume_forget(&self, mut erasure: Erasure) -> Result<()> {
+        let name = erasure.group.clone();
+        let entry = self.catalog.snapshot().groups.get(&name).cloned();
+        if let Some(Serving::Served(table)) = entry.map(|entry| entry.serving) {
+            let turn = self.outbox().turns().of(&name);
+            let _sending = turn.sending.write().await;
+            let files = turn.files.lock().await;
+            match self.finish_forget(&table, &mut erasure, files).await {
+                Ok(_) => tracing::info!(group = name, "a record was forgotten"),
+                Err(error) => {
+                    tracing::error!(group = name, %error, "a record could not be forgotten: \
+                    run CALL forget again")
+                }
+            }
+        }
+        self.noting(&erasure, Outbox::forget_erasure).await
     }
 
     /// Writes to the group of that name are taken again, if there is one.

@@ -17,6 +17,7 @@ mod protocol {
     mod endpoints;
     mod errors;
     mod faults;
+    mod forgetting;
     mod fresh;
     mod fuzz;
     mod headers;

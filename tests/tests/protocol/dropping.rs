@@ -27,7 +27,7 @@ async fn insert(client: &mut Client, id: &str) {
 }
 
 /// Until everything that was accepted is in files.
-async fn flushed(client: &mut Client) {
+pub(crate) async fn flushed(client: &mut Client) {
     for _ in 0..400 {
         let waiting = client
             .rows("SELECT coalesce(sum(waiting_offline), 0) FROM system.writes")

@@ -161,6 +161,13 @@ async fn a_group_is_gone_when_its_drop_answers() {
         .await
         .unwrap();
 
+    let error = rig.sql("CALL forget('visitors', 1)").await.unwrap_err();
+    assert_eq!(error.kind, Kind::FailedPrecondition);
+    assert!(
+        error.message.contains("SageMaker keeps the records"),
+        "{error}"
+    );
+
     rig.fake.deny("DeleteFeatureGroup");
     let error = rig.sql("DROP TABLE visitors").await.unwrap_err();
     assert_eq!(error.kind, Kind::PermissionDenied);

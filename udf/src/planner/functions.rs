@@ -194,15 +194,7 @@ impl Call {
     pub(super) fn group(&self, names: &Names<'_>) -> Result<Arc<FeatureTable>> {
         let function = self.function.name();
         match self.positional.as_slice() {
-            [argument] => {
-                let (group, feature) = group_and_feature(names, function, argument)?;
-                match feature {
-                    None => Ok(group),
-                    Some(_) => Err(Error::invalid(format!(
-                        "{function} takes a feature group without a feature, not {argument}"
-                    ))),
-                }
-            }
+            [argument] => one_group(names, function, argument),
             _ => Err(Error::invalid(format!(
                 "{function} takes one feature group: {function}('group'{})",
                 match self.function.named_arguments() {
@@ -274,6 +266,23 @@ fn ident(token: Token) -> Option<Ident> {
             None => Ident::new(word.value),
         }),
         _ => None,
+    }
+}
+
+/// `'group'`.
+///
+/// # Errors
+/// As [`group_and_feature`].
+pub(super) fn one_group(
+    names: &Names<'_>,
+    function: &str,
+    argument: &Expr,
+) -> Result<Arc<FeatureTable>> {
+    match group_and_feature(names, function, argument)? {
+        (group, None) => Ok(group),
+        (_, Some(_)) => Err(Error::invalid(format!(
+            "{function} takes a feature group without a feature, not {argument}"
+        ))),
     }
 }
 

@@ -33,7 +33,7 @@ use datafusion::execution::context::SQLOptions;
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::sql::parser::Statement;
-use datafusion::sql::sqlparser::ast::ObjectName;
+use datafusion::sql::sqlparser::ast::{Expr, ObjectName};
 use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
@@ -116,6 +116,25 @@ pub fn defined_group(
         schema: &context.schema,
     };
     names.defined(name)
+}
+
+/// The feature group that an argument of `function` names: `'group'`, as those of table functions.
+///
+/// # Errors
+/// `NotFound` for an unknown group, the reason of one that is not served, `InvalidArgument` for anything
+/// else.
+pub fn group_argument(
+    state: &SessionState,
+    function: &str,
+    argument: &Expr,
+    context: &Arc<StatementContext>,
+) -> Result<Arc<FeatureTable>> {
+    let scope = Scope::new(state, context);
+    let names = names::Names {
+        scope: &scope,
+        schema: &context.schema,
+    };
+    functions::one_group(&names, function, argument)
 }
 
 /// The feature group that `name` means as the target of a write: by its name in `features`.
