@@ -155,9 +155,9 @@ impl Definition {
             Self::AddFeatures { name, features } => {
                 let ground = scope.ground(Clocks::default());
                 let (state, context) = (&ground.state, &ground.context);
-                let table = featureflight_udf::planner::write_target(state, name, context)?;
-                scope.core.writes.gateway(table.name())?;
-                let mut group = FeatureGroup::clone(&table.group);
+                let group = featureflight_udf::planner::write_target(state, name, context)?;
+                scope.core.writes.gateway(&group.feature_group_name)?;
+                let mut group = FeatureGroup::clone(&group);
                 group.feature_definitions.extend(features.iter().cloned());
                 check(&group)?;
                 Ok(true)
@@ -179,8 +179,9 @@ impl Definition {
             Self::AddFeatures { name, features } => {
                 let ground = scope.ground(Clocks::default());
                 let (state, context) = (&ground.state, &ground.context);
-                let table = featureflight_udf::planner::write_target(state, &name, context)?;
-                catalog.add_features(table.name(), features).await
+                let group = featureflight_udf::planner::write_target(state, &name, context)?;
+                let name = &group.feature_group_name;
+                catalog.add_features(name, features).await
             }
         }
     }

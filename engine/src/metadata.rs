@@ -240,7 +240,7 @@ fn relations(snapshot: &CatalogSnapshot, before: Option<&Made>) -> Vec<TableInfo
         .iter()
         .filter_map(|(name, entry)| match &entry.serving {
             Serving::Served(table) => Some((name, table)),
-            Serving::Unavailable(_) => None,
+            Serving::OnlineOnly | Serving::Unavailable(_) => None,
         });
     for (name, table) in served {
         let known = before.filter(|made| {

@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
-use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
-use serde_json::Value;
 
 use crate::arrivals::Arrivals;
 use crate::forward::{Lanes, Router};
@@ -62,7 +60,7 @@ impl Gateway {
         Stages {
             online: match &self.offline {
                 OfflineBy::Service(_) => true,
-                OfflineBy::Gateway(_) => has_online_store(&group.group),
+                OfflineBy::Gateway(_) => group.group.has_online_store(),
             },
             offline: group.group.offline_store_config.is_some(),
         }
@@ -73,7 +71,7 @@ impl Gateway {
     /// # Errors
     /// `FailedPrecondition` for a group without one.
     pub fn online(&self, group: &WriteGroup) -> Result<&Arc<dyn OnlineStore>> {
-        if has_online_store(&group.group) {
+        if group.group.has_online_store() {
             return Ok(&self.store);
         }
         let name = group.name();
@@ -110,13 +108,6 @@ impl Gateway {
         drop(lanes);
         self.outbox.settle(block.position, Stage::Offline, rows);
     }
-}
-
-/// As `DescribeFeatureGroup` tells it.
-fn has_online_store(group: &FeatureGroup) -> bool {
-    let config = group.other.get("OnlineStoreConfig");
-    let enabled = config.and_then(|config| config.get("EnableOnlineStore"));
-    enabled.and_then(Value::as_bool) == Some(true)
 }
 
 #[async_trait]

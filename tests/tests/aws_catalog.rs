@@ -87,6 +87,7 @@ async fn open(fake: &FakeAws) -> Arc<Catalog> {
 fn reason(snapshot: &CatalogSnapshot, group: &str) -> Option<String> {
     match &snapshot.groups[group].serving {
         Serving::Served(_) => None,
+        Serving::OnlineOnly => Some("online only".to_owned()),
         Serving::Unavailable(reason) => Some(reason.clone()),
     }
 }

@@ -11,6 +11,7 @@
 mod sagemaker {
     mod defining;
     mod online;
+    mod online_only;
     mod pending;
     mod rig;
 }

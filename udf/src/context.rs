@@ -9,6 +9,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
 use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::Result;
+use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::scan::history::ScanContext;
 use featureflight_catalog::snapshot::CatalogSnapshot;
 use featureflight_catalog::table::{FeatureTable, timestamp_type};
@@ -32,7 +33,7 @@ pub trait OnlineRelations: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// `FailedPrecondition` for a group without an online store that can be read here.
-    fn records(&self, table: &Arc<FeatureTable>) -> Result<Arc<dyn TableProvider>>;
+    fn records(&self, group: &Arc<FeatureGroup>) -> Result<Arc<dyn TableProvider>>;
 
     /// How the online store of a group differs from its state, for a sample of its records.
     ///

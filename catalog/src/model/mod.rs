@@ -60,6 +60,12 @@ impl FeatureGroup {
             && definitions.all(|definition| self.feature_definitions.contains(definition))
     }
 
+    pub fn has_online_store(&self) -> bool {
+        let config = self.other.get("OnlineStoreConfig");
+        let enabled = config.and_then(|config| config.get("EnableOnlineStore"));
+        enabled.and_then(Value::as_bool) == Some(true)
+    }
+
     /// Where its data files lie; `None` for a group without an offline store, or before there are any.
     pub fn data_url(&self) -> Option<&str> {
         let store = self.offline_store_config.as_ref()?;

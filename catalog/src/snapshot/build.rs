@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::model::{FeatureGroup, OfflineStoreConfig};
 use crate::source::{CatalogContents, GlueTable};
 use crate::storage::{Location, S3Url, Storage};
-use crate::table::{FeatureTable, RawTable};
+use crate::table::{FeatureTable, RawTable, Shape};
 
 impl CatalogSnapshot {
     /// The picture of `contents`, read from the source at `taken_at`. Groups that are as they
@@ -64,7 +64,7 @@ impl CatalogSnapshot {
         let groups = self.groups.iter().filter(|(name, _)| *name != group);
         let mut groups = groups.filter_map(|(name, entry)| match &entry.serving {
             Serving::Served(table) => Some((name, &table.files.location)),
-            Serving::Unavailable(_) => None,
+            Serving::OnlineOnly | Serving::Unavailable(_) => None,
         });
         if let Some((name, _)) = groups.find(|(_, other)| meets(other)) {
             return Some(format!("feature group '{name}'"));
@@ -84,7 +84,7 @@ impl CatalogSnapshot {
             .values()
             .filter_map(|entry| match &entry.serving {
                 Serving::Served(table) => Some(table.files.location.clone()),
-                Serving::Unavailable(_) => None,
+                Serving::OnlineOnly | Serving::Unavailable(_) => None,
             });
         let raw = self.raw.values().flat_map(BTreeMap::values);
         let raw = raw.filter_map(|entry| Some(entry.serving.as_ref().ok()?.files.location.clone()));
@@ -103,9 +103,18 @@ fn group_entry(group: Arc<FeatureGroup>, storage: &dyn Storage) -> GroupEntry {
         .and_then(|location| FeatureTable::new(Arc::clone(&group), location));
     let serving = match table {
         Ok(table) => Serving::Served(Arc::new(table)),
+        Err(_) if is_online_only(&group) => Serving::OnlineOnly,
         Err(reason) => Serving::Unavailable(reason),
     };
     GroupEntry { group, serving }
+}
+
+fn is_online_only(group: &FeatureGroup) -> bool {
+    let status = group.feature_group_status.as_deref();
+    group.offline_store_config.is_none()
+        && group.has_online_store()
+        && status.is_none_or(|status| status == "Created")
+        && Shape::new(group).is_ok()
 }
 
 /// Where a group's offline data lies. A store that replication left (`Blocked`, `Disabled`) still

@@ -26,6 +26,8 @@ pub struct GroupEntry {
 #[derive(Debug, Clone)]
 pub enum Serving {
     Served(Arc<FeatureTable>),
+    /// It has an online store alone: it can be written and looked up there, and has no state to read.
+    OnlineOnly,
     /// The reason, a clause for the user: "it has no offline store".
     Unavailable(String),
 }

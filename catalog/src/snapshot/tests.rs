@@ -92,6 +92,7 @@ fn reason(json: Value) -> Option<String> {
     let snapshot = build(contents).expect("snapshot");
     match &snapshot.groups.values().next().expect("entry").serving {
         Serving::Served(_) => None,
+        Serving::OnlineOnly => Some("online only".to_owned()),
         Serving::Unavailable(reason) => Some(reason.clone()),
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use arrow::datatypes::SchemaRef;
 use datafusion::catalog::TableProvider;
 use datafusion::scalar::ScalarValue;
-use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::{Error, Result};
 use featureflight_online::gateway::Gateway;
 use featureflight_online::group::WriteGroup;
@@ -60,16 +60,16 @@ fn identifier_text(value: &ScalarValue) -> Option<String> {
 }
 
 impl OnlineStores {
-    fn of(&self, table: &FeatureTable) -> Result<Online> {
-        let group = Arc::new(WriteGroup::new(Arc::clone(&table.group))?);
+    fn of(&self, group: &Arc<FeatureGroup>) -> Result<Online> {
+        let group = Arc::new(WriteGroup::new(Arc::clone(group))?);
         let store = Arc::clone(self.0.online(&group)?);
         Ok(Online { group, store })
     }
 }
 
 impl OnlineRelations for OnlineStores {
-    fn records(&self, table: &Arc<FeatureTable>) -> Result<Arc<dyn TableProvider>> {
-        Ok(Arc::new(records::Provider::new(self.of(table)?)))
+    fn records(&self, group: &Arc<FeatureGroup>) -> Result<Arc<dyn TableProvider>> {
+        Ok(Arc::new(records::Provider::new(self.of(group)?)))
     }
 
     fn skew(&self, skew: Skew) -> Result<Arc<dyn TableProvider>> {
@@ -80,7 +80,7 @@ impl OnlineRelations for OnlineStores {
                 skew.sample
             )));
         }
-        let online = self.of(&skew.table)?;
+        let online = self.of(&skew.table.group)?;
         Ok(Arc::new(skew::Provider::new(online, skew)))
     }
 }

@@ -21,6 +21,9 @@ pub(super) struct FeatureGroups;
 /// What `serving` says of a group whose relations can be read.
 const SERVED: &str = "served";
 
+/// What it says of a group that is written and looked up, and has no relations.
+const ONLINE_ONLY: &str = "online only: it has no offline store";
+
 /// What it says of a Glue table that is only readable raw.
 const UNCLAIMED: &str = "raw only: no feature group claims this table";
 
@@ -134,6 +137,7 @@ fn of_group<'a>(name: &'a str, entry: &'a GroupEntry) -> Row<'a> {
         group: Some(&entry.group),
         serving: match &entry.serving {
             Serving::Served(_) => SERVED,
+            Serving::OnlineOnly => ONLINE_ONLY,
             Serving::Unavailable(reason) => reason,
         },
         glue_database: glue.map(|glue| glue.database.to_lowercase()),

@@ -60,7 +60,7 @@ impl SystemTable for Files {
             .filter(|(name, _)| wants(keys, name))
             .filter_map(|(_, entry)| match &entry.serving {
                 Serving::Served(table) => Some(Arc::clone(table)),
-                Serving::Unavailable(_) => None,
+                Serving::OnlineOnly | Serving::Unavailable(_) => None,
             })
             .collect();
         let listings = tables.into_iter().map(|table| {

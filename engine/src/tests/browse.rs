@@ -144,6 +144,7 @@ async fn the_standard_views_list_what_there_is() {
     assert_eq!(
         settings,
         [
+            "featureflight.allow_drop",
             "featureflight.deletion",
             "featureflight.endpoints",
             "featureflight.fresh",

@@ -6,8 +6,9 @@
 use arrow::datatypes::DataType;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
-use featureflight_catalog::table::FeatureTable;
+use featureflight_catalog::table::Shape;
 use featureflight_catalog::{Instant, Result};
+use featureflight_online::group::WriteGroup;
 use featureflight_online::record::Operation;
 use featureflight_udf::Clocks;
 
@@ -62,12 +63,13 @@ impl Deletion {
     /// # Errors
     /// Those of planning, and why the group cannot be written.
     pub(crate) async fn plan(self, scope: &Scope) -> Result<(Pinned, Write)> {
-        let (table, mut write, source) = self.resolve(scope)?;
+        let (mut write, source) = self.resolve(scope)?;
         let rows = pin_query(scope, source).await?;
-        let definition = |at: usize| table.state_schema.field(at).name().clone();
+        let shape = &write.group.shape;
+        let definition = |at: usize| shape.state_schema.field(at).name().clone();
         let names = vec![
-            definition(table.record_identifier),
-            definition(table.event_time),
+            definition(shape.record_identifier),
+            definition(shape.event_time),
             "stored".to_owned(),
         ];
         write.name_columns(names, rows.types());
@@ -80,7 +82,7 @@ impl Deletion {
     /// # Errors
     /// As [`Self::plan`].
     pub(crate) async fn parameters(self, scope: &Scope) -> Result<Vec<Option<DataType>>> {
-        let (.., source) = self.resolve(scope)?;
+        let (_, source) = self.resolve(scope)?;
         Ok(scope
             .ground(Clocks::default())
             .plan(source)
@@ -88,7 +90,7 @@ impl Deletion {
             .parameters)
     }
 
-    fn resolve(self, scope: &Scope) -> Result<(std::sync::Arc<FeatureTable>, Write, Statement)> {
+    fn resolve(self, scope: &Scope) -> Result<(Write, Statement)> {
         let ground = scope.ground(Clocks::default());
         let operation = if scope.session.settings.writes.hard_deletes {
             Operation::HardDelete
@@ -96,10 +98,10 @@ impl Deletion {
             Operation::SoftDelete
         };
         let (state, context) = (&ground.state, &ground.context);
-        let (table, write) = target(scope, state, context, &self.table, operation)?;
-        let wanted = Wanted::of(&self.selection, &table)?;
-        let source = featureflight_udf::dialect::parse(&wanted.query(&table))?;
-        Ok((table, write, source))
+        let write = target(scope, state, context, &self.table, operation)?;
+        let wanted = Wanted::of(&self.selection, &write.group.shape)?;
+        let source = featureflight_udf::dialect::parse(&wanted.query(&write.group))?;
+        Ok((write, source))
     }
 }
 
@@ -122,7 +124,7 @@ struct Wanted<'a> {
 }
 
 impl<'a> Wanted<'a> {
-    fn of(selection: &'a ast::Expr, table: &FeatureTable) -> Result<Self> {
+    fn of(selection: &'a ast::Expr, shape: &Shape) -> Result<Self> {
         let mut identifiers = None;
         let mut event_time = None;
         let mut conjuncts = vec![selection];
@@ -159,10 +161,10 @@ impl<'a> Wanted<'a> {
                 }
                 _ => return Err(unheeded(FORM)),
             };
-            let is = |at: usize| names(column, table.state_schema.field(at).name());
-            let first = if is(table.record_identifier) {
+            let is = |at: usize| names(column, shape.state_schema.field(at).name());
+            let first = if is(shape.record_identifier) {
                 identifiers.replace(values).is_none()
-            } else if let ([one], true) = (values.as_slice(), is(table.event_time)) {
+            } else if let ([one], true) = (values.as_slice(), is(shape.event_time)) {
                 event_time.replace(*one).is_none()
             } else {
                 false
@@ -178,10 +180,17 @@ impl<'a> Wanted<'a> {
     }
 
     /// Columns: identifier, time of the delete, time of the record that is there.
-    fn query(&self, table: &FeatureTable) -> String {
+    fn query(&self, group: &WriteGroup) -> String {
         let quoted = |name: &str| format!("\"{}\"", name.replace('"', "\"\""));
-        let field = |at: usize| quoted(table.state_schema.field(at).name());
-        let (identifier, event_time) = (field(table.record_identifier), field(table.event_time));
+        let shape = &group.shape;
+        let field = |at: usize| quoted(shape.state_schema.field(at).name());
+        let (identifier, event_time) = (field(shape.record_identifier), field(shape.event_time));
+        let group_name = quoted(group.name());
+        let there = if group.group.offline_store_config.is_some() {
+            format!("features.{group_name}")
+        } else {
+            format!("online('{}')", group_name.replace('\'', "''"))
+        };
         let at = self.event_time.map_or_else(now, ToString::to_string);
         let list: Vec<String> = self.identifiers.iter().map(ToString::to_string).collect();
         let rows: Vec<String> = list.iter().map(|one| format!("({one}, {at})")).collect();
@@ -189,10 +198,9 @@ impl<'a> Wanted<'a> {
             "SELECT DISTINCT v.i AS i, v.t AS t, s.t AS stored \
              FROM (VALUES {rows}) AS v (i, t) \
              LEFT JOIN (SELECT {identifier} AS i, {event_time} AS t \
-             FROM features.{group} WHERE {identifier} IN ({list})) AS s ON v.i = s.i \
+             FROM {there} WHERE {identifier} IN ({list})) AS s ON v.i = s.i \
              WHERE v.i IS NOT NULL",
             rows = rows.join(", "),
-            group = quoted(table.name()),
             list = list.join(", "),
         )
     }

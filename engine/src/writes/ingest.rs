@@ -57,7 +57,7 @@ impl Engine {
         };
         let ground = scope.ground(Clocks::default());
         let (state, context) = (&ground.state, &ground.context);
-        let (table, write) = target(&scope, state, context, &name.into(), Operation::Put)?;
+        let write = target(&scope, state, context, &name.into(), Operation::Put)?;
         if into.if_exists == IfExists::Append {
             return Ok(write);
         }
@@ -65,7 +65,7 @@ impl Engine {
             Kind::AlreadyExists,
             format!(
                 "feature group '{}' exists: append to it, or upload a temporary table",
-                table.name()
+                write.group.name()
             ),
         ))
     }

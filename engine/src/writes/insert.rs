@@ -3,8 +3,8 @@
 use arrow::datatypes::DataType;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
-use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
+use featureflight_online::group::WriteGroup;
 use featureflight_online::record::Operation;
 use featureflight_udf::Clocks;
 
@@ -113,22 +113,22 @@ impl Insertion {
 
     fn resolve(mut self, scope: &Scope) -> Result<(Vec<String>, Write, Statement)> {
         let ground = scope.ground(Clocks::default());
-        let (table, write) = target(
+        let write = target(
             scope,
             &ground.state,
             &ground.context,
             &self.table,
             Operation::Put,
         )?;
-        let names = self.names(&table)?;
+        let names = self.names(&write.group)?;
         name_items(&mut self.source, &names);
         let source = ast::Statement::Query(self.source);
         Ok((names, write, Statement::Statement(Box::new(source))))
     }
 
     /// The features its columns are, by the definition's names: all of them when it names none.
-    fn names(&self, table: &FeatureTable) -> Result<Vec<String>> {
-        let fields = table.state_schema.fields();
+    fn names(&self, group: &WriteGroup) -> Result<Vec<String>> {
+        let fields = group.shape.state_schema.fields();
         if self.columns.is_empty() {
             return Ok(fields.iter().map(|field| field.name().clone()).collect());
         }
@@ -143,7 +143,7 @@ impl Insertion {
                 (None, None) => Ok(ident.value.clone()),
                 (None, Some(_)) => Err(Error::invalid(format!(
                     "feature group '{}' has no feature {ident}",
-                    table.name()
+                    group.name()
                 ))),
             }
         };
@@ -162,10 +162,11 @@ impl Insertion {
     fn placeholders(&self, scope: &Scope) -> Result<Vec<(usize, DataType)>> {
         let ground = scope.ground(Clocks::default());
         let context = &ground.context;
-        let table = featureflight_udf::planner::write_target(&ground.state, &self.table, context)?;
-        let names = self.names(&table)?;
+        let group = featureflight_udf::planner::write_target(&ground.state, &self.table, context)?;
+        let group = WriteGroup::new(group)?;
+        let names = self.names(&group)?;
         let type_of = |name: &String| {
-            let field = table.state_schema.field_with_name(name).ok();
+            let field = group.shape.state_schema.field_with_name(name).ok();
             field.map(|field| announced_type(field.data_type()))
         };
         let rows = self.values().iter();

@@ -19,8 +19,8 @@ use arrow::array::{ArrayRef, NullArray, RecordBatch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::sql::sqlparser::ast;
+use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::snapshot::Catalog;
-use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result, value_bytes};
 use featureflight_online::contents::Digester;
 use featureflight_online::gateway::Gateway;
@@ -92,14 +92,14 @@ pub(crate) struct Write {
 impl Write {
     /// # Errors
     /// Why nothing, or nothing of this session, or nothing of this group can be written.
-    fn new(scope: &Scope, table: &FeatureTable, operation: Operation) -> Result<Self> {
+    fn new(scope: &Scope, group: Arc<FeatureGroup>, operation: Operation) -> Result<Self> {
         let session = &scope.session;
-        let gateway = Arc::clone(scope.core.writes.gateway(table.name())?);
+        let gateway = Arc::clone(scope.core.writes.gateway(&group.feature_group_name)?);
         refuse_clocks(session.settings.clocks)?;
         Ok(Self {
             gateway,
             catalog: Arc::clone(&scope.core.catalog),
-            group: WriteGroup::new(Arc::clone(&table.group))?,
+            group: WriteGroup::new(group)?,
             operation,
             settings: session.settings.writes,
             schema: Arc::new(Schema::empty()),
@@ -234,10 +234,9 @@ fn target(
     context: &Arc<StatementContext>,
     name: &ast::ObjectName,
     operation: Operation,
-) -> Result<(Arc<FeatureTable>, Write)> {
-    let table = featureflight_udf::planner::write_target(state, name, context)?;
-    let write = Write::new(scope, &table, operation)?;
-    Ok((table, write))
+) -> Result<Write> {
+    let group = featureflight_udf::planner::write_target(state, name, context)?;
+    Write::new(scope, group, operation)
 }
 
 impl Engine {

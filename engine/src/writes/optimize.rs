@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, Int64Array, RecordBatch, TimestampMicrosecondArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::sql::sqlparser::ast;
-use featureflight_catalog::snapshot::CatalogSnapshot;
+use featureflight_catalog::snapshot::{CatalogSnapshot, Serving};
 use featureflight_catalog::table::{FeatureTable, timestamp_type};
 use featureflight_catalog::{Error, Result};
 use featureflight_online::gateway::Gateway;
@@ -72,7 +72,15 @@ impl Optimization {
     pub(crate) fn plan(scope: &Scope, name: &ast::ObjectName) -> Result<Self> {
         let ground = scope.ground(Clocks::default());
         let (state, context) = (&ground.state, &ground.context);
-        let table = featureflight_udf::planner::write_target(state, name, context)?;
+        let group = featureflight_udf::planner::write_target(state, name, context)?;
+        let entry = context.catalog.groups.get(&group.feature_group_name);
+        let Some(Serving::Served(table)) = entry.map(|entry| &entry.serving) else {
+            let name = &group.feature_group_name;
+            return Err(Error::precondition(format!(
+                "feature group '{name}' has no offline store: it has no files to join"
+            )));
+        };
+        let table = Arc::clone(table);
         let gateway = Arc::clone(scope.core.writes.gateway(table.name())?);
         gateway.owned_files(table.name())?;
         Ok(Self {

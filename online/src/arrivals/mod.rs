@@ -71,6 +71,9 @@ impl Arrivals {
         let snapshot = self.catalog.snapshot();
         match snapshot.groups.get(group).map(|entry| &entry.serving) {
             Some(Serving::Served(table)) => Ok(Arc::clone(table)),
+            Some(Serving::OnlineOnly) => Err(Error::precondition(format!(
+                "feature group '{group}' has no offline store"
+            ))),
             Some(Serving::Unavailable(reason)) => Err(Error::precondition(format!(
                 "feature group '{group}' is not served: {reason}"
             ))),

@@ -165,6 +165,7 @@ pub async fn flush(
         .map(|entry| &entry.serving)
     {
         Some(Serving::Served(table)) => Arc::clone(table),
+        Some(Serving::OnlineOnly) => return Err(Error::precondition("it has no offline store")),
         Some(Serving::Unavailable(reason)) => {
             return Err(Error::precondition(format!("it is not served: {reason}")));
         }

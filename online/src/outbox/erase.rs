@@ -20,6 +20,7 @@ use super::command::Command;
 use super::index::QUARANTINE;
 use super::pending::{PendingBlock, Stage};
 use super::{Outbox, quarantine};
+use crate::group::Layout;
 use crate::record::Block;
 
 /// The group, and the record or an empty text, as JSON, to an [`Erasure`] as JSON.
@@ -59,6 +60,34 @@ impl Erasure {
 pub(super) struct Erased {
     all: u64,
     records: HashMap<String, u64>,
+}
+
+/// Groups that take no rows of requests before a number.
+#[derive(Debug, Default)]
+pub(super) struct Closed(HashMap<String, u64>);
+
+impl Closed {
+    pub(super) fn until(&mut self, group: String, request: u64) {
+        self.0.insert(group, request);
+    }
+
+    /// # Errors
+    /// `NotFound` for rows of a group that was dropped since their request began.
+    pub(super) fn check<'a>(
+        &self,
+        request: u64,
+        layouts: impl Iterator<Item = &'a Arc<Layout>>,
+    ) -> Result<()> {
+        for layout in layouts {
+            let group = &layout.group;
+            if self.0.get(group).is_some_and(|from| request < *from) {
+                return Err(Error::not_found(format!(
+                    "feature group '{group}' was dropped: nothing was written to it"
+                )));
+            }
+        }
+        Ok(())
+    }
 }
 
 impl Outbox {

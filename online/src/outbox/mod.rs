@@ -34,6 +34,7 @@ mod quarantine;
 mod recover;
 mod rows;
 mod segment;
+mod space;
 mod summary;
 #[cfg(test)]
 mod tests;

@@ -14,10 +14,12 @@ use tokio::sync::oneshot;
 use super::command::{Accepted, Append, Command, Commit, Encoded, Part};
 use super::core::Core;
 use super::entry::{self, AbortHead, CommitHead, LayoutHead};
+use super::erase::Closed;
 use super::frame;
 use super::options::Durability;
 use super::pending::{Held, Place};
 use super::segment::{self, Segment};
+use super::space::is_full;
 use crate::group::Layout;
 
 /// Written and fsynced at once, at most, unless one command is larger.
@@ -41,8 +43,7 @@ pub(super) struct Writer {
     /// Layouts that stand in the segment, at the place of their number.
     layouts: Vec<Arc<Layout>>,
     open: HashMap<u64, Vec<Part>>,
-    /// Groups that take no rows of requests before this number.
-    closed: HashMap<String, u64>,
+    closed: Closed,
     next_sequence: u64,
     last_accepted_at: i64,
     buffer: Vec<u8>,
@@ -62,7 +63,7 @@ impl Writer {
             synced: 0,
             layouts: Vec::new(),
             open: HashMap::new(),
-            closed: HashMap::new(),
+            closed: Closed::default(),
             next_sequence: reach.next_sequence,
             last_accepted_at: reach.last_accepted_at,
             buffer: Vec::new(),
@@ -159,11 +160,11 @@ impl Writer {
                 }
                 Command::Place { closes, reply } => {
                     if let Some(group) = closes {
-                        self.closed.insert(group, u64::MAX);
+                        self.closed.until(group, u64::MAX);
                     }
                     places.push((self.next_sequence, reply));
                 }
-                Command::Reopen(group, from) => drop(self.closed.insert(group, from)),
+                Command::Reopen(group, from) => self.closed.until(group, from),
                 Command::Stop => stop = true,
             }
         }
@@ -204,7 +205,7 @@ impl Writer {
             return Ok(());
         }
         self.check_size(bytes)?;
-        self.check_space(bytes)?;
+        self.core.check_space(bytes)?;
         if self.offset >= self.core.options.segment_bytes {
             self.roll()?;
         }
@@ -233,26 +234,6 @@ impl Writer {
         ))
     }
 
-    fn check_space(&self, bytes: u64) -> Result<()> {
-        let free = rustix::fs::statvfs(&self.core.dir)
-            .map_or(u64::MAX, |stats| stats.f_bavail * stats.f_frsize); // Else writing will tell.
-        if free >= bytes + self.core.options.reserve_bytes {
-            return Ok(());
-        }
-        Err(self.full(&format!("{free} bytes are free")))
-    }
-
-    fn full(&self, how: &str) -> Error {
-        let dir = self.core.dir.display();
-        Error::new(
-            Kind::ResourceExhausted,
-            format!(
-                "the disk of the outbox '{dir}' is full ({how}): free some space and try again; what \
-                 was acknowledged is kept"
-            ),
-        )
-    }
-
     /// Closes the segment and begins the next.
     fn roll(&mut self) -> Result<()> {
         self.sync()?;
@@ -260,7 +241,7 @@ impl Writer {
         let probe = &self.core.options.probe;
         let next = Segment::create(&self.core.dir, number, probe).map_err(|error| {
             if is_full(&error) {
-                return self.full("no segment can be begun");
+                return self.core.full("no segment can be begun");
             }
             let dir = self.core.dir.display();
             Error::unavailable(format!("no segment can be begun in '{dir}': {error}"))
@@ -301,7 +282,10 @@ impl Writer {
         commit: Option<Commit>,
     ) -> Result<Framed> {
         if commit.is_some() {
-            self.check_open(request, &blocks)?;
+            let earlier = self.open.get(&request).into_iter().flatten();
+            let layouts = earlier.map(|part| &part.layout);
+            let layouts = layouts.chain(blocks.iter().map(|block| &block.layout));
+            self.closed.check(request, layouts)?;
         }
         let mut parts = Vec::with_capacity(blocks.len());
         for Encoded {
@@ -336,22 +320,6 @@ impl Writer {
         self.next_sequence += 1;
         self.last_accepted_at = accepted.at;
         Ok((parts, Some((accepted, commit))))
-    }
-
-    /// # Errors
-    /// `NotFound` for rows of a group that was dropped since their request began.
-    fn check_open(&self, request: u64, blocks: &[Encoded]) -> Result<()> {
-        let earlier = self.open.get(&request).into_iter().flatten();
-        let layouts = earlier.map(|part| &part.layout);
-        for layout in layouts.chain(blocks.iter().map(|block| &block.layout)) {
-            let group = &layout.group;
-            if self.closed.get(group).is_some_and(|from| request < *from) {
-                return Err(Error::not_found(format!(
-                    "feature group '{group}' was dropped: nothing was written to it"
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The number of a layout in this segment, where it is written once.
@@ -429,7 +397,7 @@ impl Writer {
         };
         // A frame cut short must not stand before those to come.
         match file.set_len(self.offset) {
-            Ok(()) if is_full(&error) => Err(self.full(&error.to_string())),
+            Ok(()) if is_full(&error) => Err(self.core.full(&error.to_string())),
             Ok(()) => Err(self
                 .core
                 .fail(&format!("writing a segment failed ({error})"))),
@@ -519,9 +487,4 @@ impl Writer {
             pending.release(part.place.segment.number);
         }
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }

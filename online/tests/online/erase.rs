@@ -137,7 +137,7 @@ async fn a_drop_waits_for_what_is_under_way_and_nothing_is_sent_after_it() {
     let group = defined(&catalog, "g");
     let files = match &catalog.snapshot().groups["g"].serving {
         Serving::Served(table) => table.files.clone(),
-        Serving::Unavailable(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     };
     let dropping = tokio::spawn({
         let (eraser, group) = (eraser.clone(), Arc::clone(&group));
@@ -358,7 +358,7 @@ async fn check(dir: &Path, acknowledged: &[i64], place: &str) {
 fn table(catalog: &Catalog) -> Arc<FeatureTable> {
     match &catalog.snapshot().groups["g"].serving {
         Serving::Served(table) => Arc::clone(table),
-        Serving::Unavailable(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     }
 }
 

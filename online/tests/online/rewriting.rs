@@ -149,7 +149,7 @@ impl Rig {
 fn table(catalog: &Catalog) -> Arc<FeatureTable> {
     match &catalog.snapshot().groups["g"].serving {
         Serving::Served(table) => Arc::clone(table),
-        Serving::Unavailable(reason) => panic!("{reason}"),
+        other => panic!("{other:?}"),
     }
 }
 

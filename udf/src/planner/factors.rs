@@ -276,7 +276,7 @@ impl Factors {
     /// `online` and `online_skew`.
     fn plan_online(&self, mut call: Call) -> Result<LogicalPlan> {
         let function = call.function.name();
-        let table = call.group(&self.names())?;
+        let group = call.online_group(&self.names());
         let context = &self.scope.context;
         if context.clocks != Clocks::default() {
             return Err(Error::invalid(format!(
@@ -287,9 +287,11 @@ impl Factors {
         let online = context.online.as_ref().ok_or_else(|| {
             Error::precondition(format!("{function}: this server has no online store"))
         })?;
+        let group = group?;
         let provider = if call.function == Function::Online {
-            online.records(&table)?
+            online.records(&group)?
         } else {
+            let table = call.group(&self.names())?;
             let scan = || context.scan.clone();
             online.skew(Skew {
                 sample: call.take_count("sample")?.unwrap_or(SAMPLE),
@@ -298,7 +300,7 @@ impl Factors {
                 table: Arc::clone(&table),
             })?
         };
-        scan(function, table.name(), "", provider)
+        scan(function, &group.feature_group_name, "", provider)
     }
 
     /// The clocks of `as_of` and `latest`.

@@ -9,6 +9,7 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::tokenizer::{Token, Tokenizer};
+use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Result};
 
@@ -185,6 +186,20 @@ impl Call {
             "{}: {name} must be true or false, not {written}",
             self.function.name()
         ))
+    }
+
+    /// The group of [`Function::Online`], which needs no offline store.
+    ///
+    /// # Errors
+    /// As [`Self::group`].
+    pub(super) fn online_group(&self, names: &Names<'_>) -> Result<Arc<FeatureGroup>> {
+        if let [argument] = self.positional.as_slice()
+            && let Some(text) = text(argument)
+            && let Some(group) = names.online_only(&text)?
+        {
+            return Ok(group);
+        }
+        Ok(Arc::clone(&self.group(names)?.group))
     }
 
     /// The one positional argument of all but `point_in_time_join`: a feature group.
@@ -381,9 +396,13 @@ pub(super) fn columns(
         )
     };
     match function {
-        Function::AsOf | Function::Latest | Function::Online => {
-            Ok(of(&call.group(names)?.state_schema))
+        Function::Online => {
+            let group = call.online_group(names)?;
+            let features = group.feature_definitions.iter();
+            let names = features.map(|feature| feature.feature_name.clone());
+            Ok(Some(names.collect()))
         }
+        Function::AsOf | Function::Latest => Ok(of(&call.group(names)?.state_schema)),
         Function::OnlineSkew => Ok(of(&skew_schema())),
         Function::History => Ok(of(&call.group(names)?.history_schema)),
         Function::PointInTimeJoin => {

@@ -115,7 +115,8 @@ pub fn defined_group(
         scope: &scope,
         schema: &context.schema,
     };
-    names.defined(name)
+    let entry = names.defined(name)?;
+    Ok(entry.map(|entry| Arc::clone(&entry.group)))
 }
 
 /// The feature group that an argument of `function` names: `'group'`, as those of table functions.
@@ -146,17 +147,16 @@ pub fn write_target(
     state: &SessionState,
     name: &ObjectName,
     context: &Arc<StatementContext>,
-) -> Result<Arc<FeatureTable>> {
+) -> Result<Arc<FeatureGroup>> {
     let scope = Scope::new(state, context);
     let names = names::Names {
         scope: &scope,
         schema: &context.schema,
     };
+    if let Some(entry) = names.defined(name)? {
+        return names::writable(entry);
+    }
     match names.resolve(name)? {
-        Some(names::Found {
-            relation: names::Relation::Features(table),
-            ..
-        }) => Ok(table),
         Some(found) => Err(Error::invalid(format!(
             "{}.{} cannot be written: only feature groups can, in the schema {}; upload data of \
              your own as a temporary table",

@@ -12,6 +12,7 @@ use featureflight_catalog::{Error, Result};
 use std::sync::Arc;
 
 use super::error::missing;
+use super::functions::path;
 use super::scope::Scope;
 use crate::dialect::names::{NameSource, ResolvedTable};
 
@@ -207,7 +208,7 @@ impl Names<'_> {
     ///
     /// # Errors
     /// `InvalidArgument` for an ambiguous name.
-    pub(super) fn defined(&self, name: &ObjectName) -> Result<Option<Arc<FeatureGroup>>> {
+    pub(super) fn defined(&self, name: &ObjectName) -> Result<Option<&GroupEntry>> {
         let path = parts(name).unwrap_or_default();
         let (schema, table) = match path.as_slice() {
             [table] => {
@@ -226,7 +227,7 @@ impl Names<'_> {
             return Ok(None);
         }
         let entry = self.group_entry(table)?;
-        Ok(entry.map(|(_, entry)| Arc::clone(&entry.group)))
+        Ok(entry.map(|(_, entry)| entry))
     }
 
     fn group_entry(&self, ident: &Ident) -> Result<Option<(&str, &GroupEntry)>> {
@@ -251,6 +252,11 @@ impl Names<'_> {
     /// `NotFound` with near names, `InvalidArgument` for another schema, the reason of a group
     /// that is not served.
     pub(super) fn group(&self, path: &[Ident]) -> Result<Arc<FeatureTable>> {
+        served(self.entry(path)?)
+    }
+
+    /// As [`Self::group`], served or not.
+    pub(super) fn entry(&self, path: &[Ident]) -> Result<&GroupEntry> {
         let ident = match path {
             [table] => table,
             [schema, table] if matches(schema, FEATURES) || matches(schema, HISTORY) => table,
@@ -268,7 +274,7 @@ impl Names<'_> {
             }
         };
         if let Some((_, entry)) = self.group_entry(ident)? {
-            served(entry)
+            Ok(entry)
         } else {
             let groups = &self.scope.context.catalog.groups;
             Err(Error::not_found(missing(
@@ -277,6 +283,18 @@ impl Names<'_> {
                 groups.keys().map(String::as_str),
             )))
         }
+    }
+
+    /// The group that `text` names, if it has an online store alone.
+    pub(super) fn online_only(&self, text: &str) -> Result<Option<Arc<FeatureGroup>>> {
+        let groups = &self.scope.context.catalog.groups;
+        let entry = match (path(text), groups.get(text)) {
+            (_, Some(exact)) => exact,
+            (Some((path, None)), None) => self.entry(&path)?,
+            _ => return Ok(None),
+        };
+        let is_it = matches!(entry.serving, Serving::OnlineOnly);
+        Ok(is_it.then(|| Arc::clone(&entry.group)))
     }
 
     /// The group of exactly this name.
@@ -375,11 +393,28 @@ impl Names<'_> {
 fn served(entry: &GroupEntry) -> Result<Arc<FeatureTable>> {
     match &entry.serving {
         Serving::Served(table) => Ok(Arc::clone(table)),
+        Serving::OnlineOnly => Err(online_only(&entry.group.feature_group_name)),
         Serving::Unavailable(reason) => Err(Error::precondition(format!(
             "feature group {} is not served: {reason}",
             entry.group.feature_group_name
         ))),
     }
+}
+
+/// The definition of a group that has relations or an online store, or why it has neither.
+pub(super) fn writable(entry: &GroupEntry) -> Result<Arc<FeatureGroup>> {
+    match &entry.serving {
+        Serving::OnlineOnly => Ok(Arc::clone(&entry.group)),
+        _ => served(entry).map(|table| Arc::clone(&table.group)),
+    }
+}
+
+/// Why a group without an offline store cannot be read.
+pub(super) fn online_only(name: &str) -> Error {
+    Error::precondition(format!(
+        "feature group {name} has no offline store, so it has neither state nor history: look its \
+         records up with SELECT * FROM online('{name}') WHERE ..."
+    ))
 }
 
 /// A path as its parts, joined.

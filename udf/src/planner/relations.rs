@@ -23,6 +23,7 @@ use featureflight_catalog::snapshot::{GroupEntry, Serving};
 use featureflight_catalog::table::RawTable;
 use parking_lot::Mutex;
 
+use super::names::online_only;
 use super::names::{CATALOG, FEATURES, HISTORY, TEMP};
 use super::scope::{Scope, system_schema};
 use crate::context::StatementContext;
@@ -203,6 +204,7 @@ impl SchemaProvider for Groups {
         };
         let table = match &entry.serving {
             Serving::Served(table) => Arc::clone(table),
+            Serving::OnlineOnly => return Err(online_only(name).into()),
             Serving::Unavailable(reason) => {
                 return Err(Error::precondition(format!(
                     "feature group {name} is not served: {reason}"
