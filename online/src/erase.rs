@@ -283,7 +283,7 @@ impl Eraser {
                 Ok(_) => tracing::info!(group = name, "a record was forgotten"),
                 Err(error) => {
                     tracing::error!(group = name, %error, "a record could not be forgotten: \
-                    run CALL forget again")
+                    run CALL forget again");
                 }
             }
         }

@@ -52,12 +52,12 @@ impl FeatureGroup {
     /// written to this: not another one of its name.
     pub fn continues(&self, earlier: &Self) -> bool {
         let made = |group: &Self| group.other.get("CreationTime").cloned();
-        let mut definitions = earlier.feature_definitions.iter();
+        let (now, then) = (&self.feature_definitions, &earlier.feature_definitions);
         self.feature_group_name == earlier.feature_group_name
             && self.record_identifier_feature_name == earlier.record_identifier_feature_name
             && self.event_time_feature_name == earlier.event_time_feature_name
             && made(self) == made(earlier)
-            && definitions.all(|definition| self.feature_definitions.contains(definition))
+            && (now.starts_with(then) || then.iter().all(|feature| now.contains(feature)))
     }
 
     pub fn has_online_store(&self) -> bool {

@@ -172,7 +172,13 @@ impl Write {
             }),
         };
         entry.writes();
+        let mut is_there = false;
         let rows = rows.map(|batch| {
+            if !is_there {
+                // Not before the request has its place: a drop behind that refuses it.
+                self.check_there()?;
+                is_there = true;
+            }
             let batch = renamed(&batch?, &self.schema)?;
             entry.received(batch.num_rows(), value_bytes(&batch));
             Ok(batch)
