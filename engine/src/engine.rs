@@ -16,6 +16,7 @@ use featureflight_catalog::scan::versions::{FileReader, ReadSettings};
 use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
+use crate::boundary::with_instants;
 use crate::caller::Caller;
 use crate::error::classify;
 use crate::executor::Executor;
@@ -23,6 +24,7 @@ use crate::memory::Memory;
 use crate::metadata::Browse;
 use crate::pinning::{self, Pinned, Planned};
 use crate::planning::Planning;
+use crate::preparing;
 use crate::query::admission::Admission;
 use crate::query::life::{Received, Token};
 use crate::query::{
@@ -198,7 +200,7 @@ impl Engine {
             .core
             .planning
             .run(self.planning_limit(Some(&caller)), move || {
-                pinning::prepare(core, view, text)
+                preparing::prepare(core, view, text)
             })
             .await;
         // Preparing is no query of its own in the log; a bug in it still gets an id.
@@ -286,10 +288,11 @@ impl Engine {
                 }
             }
         };
-        let pinned = match token.until_cancelled(work).await {
+        let mut pinned = match token.until_cancelled(work).await {
             Ok(pinned) => pinned,
             Err(error) => return Err(token.fail(error)),
         };
+        pinned.schema = with_instants(pinned.schema, settings.instants);
         let mut query = Self::pinned(&caller, pinned, token, settings, began.elapsed());
         query.input_bytes = input_bytes;
         Ok(Arc::new(query))

@@ -22,6 +22,7 @@ pub mod metadata;
 mod online;
 mod pinning;
 mod planning;
+mod preparing;
 pub mod query;
 mod repeat;
 mod runtime;

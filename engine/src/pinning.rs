@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -20,12 +20,12 @@ use featureflight_udf::planner::Planned as PlannedQuery;
 use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
 
-use crate::boundary::{announced, announced_type, with_instants};
+use crate::boundary::{announced, with_instants};
 use crate::caller::Caller;
 use crate::catalogs::statement_catalog;
 use crate::effects;
-use crate::engine::{Core, Prepared};
-use crate::erasing::{self, Forgetting};
+use crate::engine::Core;
+use crate::erasing::Forgetting;
 use crate::error::classify;
 use crate::limits;
 use crate::online::OnlineStores;
@@ -37,7 +37,7 @@ use crate::settings::{self, Instants};
 use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
-use crate::writes::{self, Deletion, Insertion, Optimization, Write, Writes, Written};
+use crate::writes::{Deletion, Insertion, Optimization, Write, Writes, Written};
 
 /// The result of [`pin`].
 pub(crate) enum Planned {
@@ -152,84 +152,6 @@ impl Ground {
     }
 }
 
-/// Plans a statement for its schema only.
-pub(crate) async fn prepare(
-    core: Arc<Core>,
-    session: SessionView,
-    sql: String,
-) -> Result<Prepared> {
-    let command = parse(&core, &sql)?;
-    let is_update = command.is_effect();
-    let scope = Scope {
-        core,
-        session,
-        parameters: None,
-    };
-    let (schema, parameters) = match command {
-        Command::Query(statement) => {
-            let ground = scope.ground(scope.session.settings.clocks);
-            let PlannedQuery { plan, parameters } = ground.plan(statement).await?;
-            let plan = shown_types(plan, scope.session.settings.instants);
-            // Types that only analysis settles; a plan with open parameters may not get there.
-            let options = ground.state.config_options();
-            let analyzed =
-                ground
-                    .state
-                    .analyzer()
-                    .execute_and_check(plan.clone(), options, |_, _| {});
-            let schema = match analyzed {
-                Ok(analyzed) => announced(analyzed.schema().as_arrow()),
-                Err(_) if !parameters.is_empty() => announced(plan.schema().as_arrow()),
-                Err(error) => return Err(classify(error)),
-            };
-            (schema, parameters)
-        }
-        Command::Show(_) => (settings::show_schema(), Vec::new()),
-        Command::Insert(insert) => {
-            let parameters = Insertion::new(*insert)?.parameters(&scope).await?;
-            (writes::schema(), parameters)
-        }
-        Command::Delete(delete) => {
-            let parameters = Deletion::new(*delete)?.parameters(&scope).await?;
-            (writes::schema(), parameters)
-        }
-        Command::Forget(call) => {
-            Forgetting::plan(&scope, &call)?;
-            (erasing::forgotten_schema(), Vec::new())
-        }
-        Command::Optimize(name) => {
-            Optimization::plan(&scope, &name)?;
-            (writes::optimized_schema(), Vec::new())
-        }
-        effect => (effects::schema(), effects::check(&scope, effect).await?),
-    };
-    Ok(Prepared {
-        schema: with_instants(schema, scope.session.settings.instants),
-        parameters: parameter_fields(&parameters),
-        is_update,
-    })
-}
-
-fn parameter_fields(types: &[Option<DataType>]) -> SchemaRef {
-    let fields: Fields = types
-        .iter()
-        .enumerate()
-        .map(|(index, found)| {
-            let found = found.as_ref().map_or(DataType::Utf8, |found| {
-                match announced_type(found) {
-                    // JDBC binds milliseconds whatever the unit is.
-                    DataType::Timestamp(_, zone) => {
-                        DataType::Timestamp(TimeUnit::Millisecond, zone)
-                    }
-                    other => other,
-                }
-            });
-            Field::new(format!("${}", index + 1), found, true)
-        })
-        .collect();
-    Arc::new(Schema::new(fields))
-}
-
 /// Plans a statement, takes its listings and fixes them; or has its effect.
 pub(crate) async fn pin(
     core: Arc<Core>,
@@ -249,9 +171,8 @@ pub(crate) async fn pin(
     match command {
         Command::Query(statement) => {
             check_length(&scope.core, &sql, rows.len() + 1)?;
-            let mut pinned = pin_rows(&scope, statement, rows.collect()).await?;
-            pinned.schema = with_instants(pinned.schema, scope.session.settings.instants);
-            Ok(Planned::Query(pinned))
+            let pinned = pin_rows(&scope, statement, rows.collect()).await;
+            pinned.map(Planned::Query)
         }
         _ if rows.len() > 0 => Err(Error::invalid(
             "several rows of parameters are bound, which a query takes, and an INSERT that is \
@@ -463,7 +384,7 @@ fn sent_schema(logical: &Schema, physical: &Schema) -> Schema {
 }
 
 /// `DESCRIBE` shows the types a client will get.
-fn shown_types(plan: LogicalPlan, instants: Instants) -> LogicalPlan {
+pub(crate) fn shown_types(plan: LogicalPlan, instants: Instants) -> LogicalPlan {
     match plan {
         LogicalPlan::DescribeTable(mut describe) => {
             describe.schema = with_instants(announced(&describe.schema), instants);

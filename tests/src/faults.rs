@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use featureflight_catalog::replaced::Replaced;
 use featureflight_catalog::storage::{Location, Storage, WarehouseStorage};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -23,7 +24,7 @@ use parking_lot::Mutex;
 /// How often a stalled read looks whether it goes on.
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
-/// What happens to reads of objects.
+/// What happens to reads of data files; marks beside them are read as they are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     None,
@@ -134,6 +135,9 @@ async fn rewritten(
 #[async_trait]
 impl ObjectStore for FaultyStore {
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
+        if location.filename() == Some(Replaced::NAME) {
+            return self.inner.get_opts(location, options).await;
+        }
         match self.due() {
             Fault::None => self.inner.get_opts(location, options).await,
             Fault::Gone => Err(Error::NotFound {

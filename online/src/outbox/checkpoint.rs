@@ -9,9 +9,10 @@ use featureflight_catalog::{Error, Result};
 
 use super::core::{Core, KeyState};
 use super::index::{self, Reach};
-use super::pending::{PendingBlock, Position, Stage};
+use super::pending::PendingBlock;
 use super::quarantine::NewEntry;
 use super::segment;
+use super::stage::{Position, Stage};
 
 /// What a checkpoint saves: taken at one moment, in an order that keeps what depends on it.
 struct Snapshot {

@@ -8,7 +8,8 @@ use tokio::sync::oneshot;
 use super::answer::Answer;
 use super::draft::KeyGuard;
 use super::entry::RowsHead;
-use super::pending::{PendingBlock, Place, Position};
+use super::pending::{PendingBlock, Place};
+use super::stage::Position;
 use crate::group::Layout;
 
 /// A block, encoded.

@@ -12,7 +12,7 @@ use super::answer::{Answer, IdempotencyKey};
 use super::command::{Accepted, Append, Command, Commit, Encoded};
 use super::core::{Core, KeyState};
 use super::entry::{self, RowsHead};
-use super::pending::Stages;
+use super::stage::Stages;
 use crate::contents::Contents;
 use crate::record::Block;
 use crate::validate::Refusals;

@@ -18,7 +18,8 @@ use tokio::sync::oneshot;
 
 use super::command::Command;
 use super::index::QUARANTINE;
-use super::pending::{PendingBlock, Stage};
+use super::pending::PendingBlock;
+use super::stage::Stage;
 use super::{Outbox, quarantine};
 use crate::group::Layout;
 use crate::record::Block;

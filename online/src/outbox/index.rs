@@ -12,7 +12,7 @@ use redb::{
 };
 
 use super::answer::{Answer, IdempotencyKey};
-use super::pending::{Position, Stage};
+use super::stage::{Position, Stage};
 
 /// By name, see the constants below.
 const NUMBERS: TableDefinition<&str, i64> = TableDefinition::new("numbers");

@@ -5,7 +5,7 @@ use featureflight_catalog::{Error, Result};
 use redb::{ReadableTable, TableDefinition};
 
 use super::Outbox;
-use super::pending::Position;
+use super::stage::Position;
 
 /// The file to its rows as JSON.
 pub(super) const LANDINGS: TableDefinition<&str, &[u8]> = TableDefinition::new("landings");

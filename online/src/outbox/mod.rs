@@ -35,6 +35,7 @@ mod recover;
 mod rows;
 mod segment;
 mod space;
+mod stage;
 mod summary;
 #[cfg(test)]
 mod tests;
@@ -66,8 +67,9 @@ pub(crate) use erase::{Erasure, What};
 pub use figures::OutboxFigures;
 pub use landings::Landing;
 pub use options::{Durability, OutboxOptions, Probe};
-pub use pending::{PendingBlock, Position, Stage, Stages};
+pub use pending::PendingBlock;
 pub use quarantine::Quarantined;
+pub use stage::{Position, Stage, Stages};
 
 /// The steps at which a [`Probe`] is called, in the order of a request's life.
 pub const STEPS: [&str; 14] = [

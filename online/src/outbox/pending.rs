@@ -8,59 +8,15 @@ use featureflight_catalog::listing::EventRange;
 use featureflight_catalog::scan::prune::Prune;
 use featureflight_catalog::{Error, Instant, Result};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use super::GroupProgress;
 use super::entry::{self, RowsHead};
 use super::rows::RowSet;
 use super::segment::Segment;
+use super::stage::{Position, Stage};
 use super::summary::Summary;
 use crate::group::Layout;
 use crate::record::{Block, Operation};
-
-/// The order of accepted rows: requests by their commit, blocks within a request. Rows within a
-/// block follow it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Position {
-    pub sequence: u64,
-    pub part: u32,
-}
-
-/// What still has to happen to an accepted row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Stage {
-    /// It is in the online store, or was refused by it into the quarantine.
-    Online,
-    /// It is in the offline store.
-    Offline,
-}
-
-impl Stage {
-    pub const ALL: [Self; 2] = [Self::Online, Self::Offline];
-
-    pub(super) fn index(self) -> usize {
-        match self {
-            Self::Online => 0,
-            Self::Offline => 1,
-        }
-    }
-}
-
-/// The stages that rows of a request go through, fixed when they are accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Stages {
-    pub online: bool,
-    pub offline: bool,
-}
-
-impl Stages {
-    fn has(self, stage: Stage) -> bool {
-        match stage {
-            Stage::Online => self.online,
-            Stage::Offline => self.offline,
-        }
-    }
-}
 
 /// A block of accepted rows. Its rows are read from disk when they are asked for; they stay
 /// readable as long as this value lives.

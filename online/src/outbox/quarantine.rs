@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::core::Core;
 use super::entry::{self, LayoutHead, RowsHead};
 use super::index::QUARANTINE;
-use super::pending::{Stage, Stages};
+use super::stage::{Stage, Stages};
 use super::{Outbox, PendingBlock};
 use crate::group::Layout;
 use crate::record::{Block, Operation, Record};
