@@ -163,7 +163,7 @@ impl Eraser {
     ///
     /// # Errors
     /// `FailedPrecondition` where SageMaker keeps the records; those of
-    /// [`forget_offline`](crate::offline::forget_offline); `Unavailable` when the outbox's disk or the
+    /// [`forget_offline`]; `Unavailable` when the outbox's disk or the
     /// online store fails. Some of it may be gone then: it has to be run again.
     pub async fn forget(&self, table: Arc<FeatureTable>, identifier: String) -> Result<Forgotten> {
         if !self.owns_files() {
