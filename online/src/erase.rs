@@ -162,9 +162,9 @@ impl Eraser {
     /// stays. A repetition finds nothing, or what was left.
     ///
     /// # Errors
-    /// `FailedPrecondition` where SageMaker keeps the records; those of
-    /// [`forget_offline`]; `Unavailable` when the outbox's disk or the
-    /// online store fails. Some of it may be gone then: it has to be run again.
+    /// `FailedPrecondition` where SageMaker keeps the records; those of [`forget_offline`];
+    /// `Unavailable` when the outbox's disk or the online store fails. Some of it may be gone then: it
+    /// has to be run again.
     pub async fn forget(&self, table: Arc<FeatureTable>, identifier: String) -> Result<Forgotten> {
         if !self.owns_files() {
             let name = table.name();
