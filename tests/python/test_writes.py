@@ -176,6 +176,10 @@ def test_insert_and_delete_through_db_api_outlive_a_restart_and_reach_both_store
             settle(server, group)
             settle(server, group, "waiting_online")
         assert server.rows("SELECT feature_group, sent, quarantined FROM system.writes ORDER BY 1") == [("source", 0, 0), ("target", 1, 0)], "the rest was sent before the restart"
+        assert server.rows("SELECT id, n FROM online('target') ORDER BY id") == left, "the online store has the newest of each"
+        for group in ("source", "target"):
+            skew = server.rows(f"SELECT class, count(*) FROM online_skew('{group}') GROUP BY class")
+            assert skew == [("equal", 100 if group == "source" else 98)]
         records = "count(*) AS rows, count(DISTINCT id) AS records, count_if(is_deleted) AS tombstones"
         assert files(folder, source, records, "1").to_pylist() == [{"rows": 100, "records": 100, "tombstones": 0}]
         assert files(folder, target, records, "1").to_pylist() == [{"rows": 103, "records": 100, "tombstones": 2}]
