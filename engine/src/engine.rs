@@ -16,7 +16,7 @@ use featureflight_catalog::scan::versions::{FileReader, ReadSettings};
 use featureflight_catalog::snapshot::Catalog;
 use tokio::time::Instant;
 
-use crate::boundary::with_instants;
+use crate::boundary::sent;
 use crate::caller::Caller;
 use crate::error::classify;
 use crate::executor::Executor;
@@ -292,7 +292,7 @@ impl Engine {
             Ok(pinned) => pinned,
             Err(error) => return Err(token.fail(error)),
         };
-        pinned.schema = with_instants(pinned.schema, settings.instants);
+        pinned.schema = sent(pinned.schema, &settings);
         let mut query = Self::pinned(&caller, pinned, token, settings, began.elapsed());
         query.input_bytes = input_bytes;
         Ok(Arc::new(query))

@@ -12,7 +12,7 @@ use featureflight_catalog::table::FeatureTable;
 use futures::StreamExt;
 use parking_lot::Mutex;
 
-use crate::boundary::{announced, with_instants};
+use crate::boundary::{announced, sent};
 use crate::caller::Caller;
 use crate::catalogs::{INFORMATION_SCHEMA, information_relations};
 use crate::engine::Engine;
@@ -81,7 +81,7 @@ impl Engine {
         self.describe(&mut tables).await;
         for table in &mut tables {
             let columns = Arc::clone(&table.columns);
-            table.columns = with_instants(columns, session.settings.instants);
+            table.columns = sent(columns, &session.settings);
         }
         Ok(tables)
     }

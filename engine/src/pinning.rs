@@ -20,7 +20,7 @@ use featureflight_udf::planner::Planned as PlannedQuery;
 use featureflight_udf::{Clocks, StatementContext};
 use parking_lot::Mutex;
 
-use crate::boundary::{announced, with_instants};
+use crate::boundary::{announced, sent};
 use crate::caller::Caller;
 use crate::catalogs::statement_catalog;
 use crate::effects;
@@ -33,7 +33,7 @@ use crate::query::life::Entry;
 use crate::query::{PinnedPlan, Source};
 use crate::repeat;
 use crate::session::SessionView;
-use crate::settings::{self, Instants};
+use crate::settings::{self, Settings};
 use crate::slices;
 use crate::statement::{self, Command};
 use crate::system::SystemContext;
@@ -274,8 +274,7 @@ async fn pin_rows(
     }
     let plan = InTurn::plan(plans).map_err(classify)?;
     let Ground { state, context } = ground;
-    let plan = repeat::settle_ties(shown_types(plan, scope.session.settings.instants))
-        .map_err(classify)?;
+    let plan = repeat::settle_ties(shown_types(plan, &scope.session.settings)).map_err(classify)?;
     let repeatable = repeat::repeats(&plan).map_err(classify)?;
     let optimized = state.optimize(&plan).map_err(classify)?;
     limits::check_depth(&optimized)?;
@@ -384,10 +383,10 @@ fn sent_schema(logical: &Schema, physical: &Schema) -> Schema {
 }
 
 /// `DESCRIBE` shows the types a client will get.
-pub(crate) fn shown_types(plan: LogicalPlan, instants: Instants) -> LogicalPlan {
+pub(crate) fn shown_types(plan: LogicalPlan, settings: &Settings) -> LogicalPlan {
     match plan {
         LogicalPlan::DescribeTable(mut describe) => {
-            describe.schema = with_instants(announced(&describe.schema), instants);
+            describe.schema = sent(announced(&describe.schema), settings);
             LogicalPlan::DescribeTable(describe)
         }
         other => other,

@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use featureflight_catalog::Result;
 use featureflight_udf::planner::Planned as PlannedQuery;
 
-use crate::boundary::{announced, announced_type, with_instants};
+use crate::boundary::{announced, announced_type, sent};
 use crate::effects;
 use crate::engine::{Core, Prepared};
 use crate::erasing::{self, Forgetting};
@@ -35,7 +35,7 @@ pub(crate) async fn prepare(
         Command::Query(statement) => {
             let ground = scope.ground(scope.session.settings.clocks);
             let PlannedQuery { plan, parameters } = ground.plan(statement).await?;
-            let plan = shown_types(plan, scope.session.settings.instants);
+            let plan = shown_types(plan, &scope.session.settings);
             // Types that only analysis settles; a plan with open parameters may not get there.
             let options = ground.state.config_options();
             let analyzed =
@@ -70,7 +70,7 @@ pub(crate) async fn prepare(
         effect => (effects::schema(), effects::check(&scope, effect).await?),
     };
     Ok(Prepared {
-        schema: with_instants(schema, scope.session.settings.instants),
+        schema: sent(schema, &scope.session.settings),
         parameters: parameter_fields(&parameters),
         is_update,
     })

@@ -33,17 +33,9 @@ pub struct Settings {
     pub stale: bool,
     /// `DROP TABLE` may drop feature groups.
     pub allow_drop: bool,
-    pub instants: Instants,
-}
-
-/// How timestamps leave the server.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Instants {
-    /// In UTC, with that time zone.
-    #[default]
-    Zoned,
-    /// As ISO-8601 text, for readers that take no time zone or take it for another.
-    Text,
+    /// Results have ISO-8601 text in place of timestamps, for readers that take no time zone or take it
+    /// for another.
+    pub text_timestamps: bool,
 }
 
 /// How a session's writes are meant.
@@ -256,6 +248,7 @@ impl Setting {
             Self::OnError => Some(&mut settings.writes.skip_refused),
             Self::Fresh => Some(&mut settings.stale),
             Self::AllowDrop => Some(&mut settings.allow_drop),
+            Self::Timestamps => Some(&mut settings.text_timestamps),
             _ => None,
         }
     }
@@ -301,11 +294,12 @@ impl Setting {
             Self::MaxRows => settings.max_rows.map(|count| count.to_string()),
             Self::MaxBytes => settings.max_bytes.map(|count| count.to_string()),
             Self::Endpoints => settings.endpoints.map(|count| count.to_string()),
-            Self::Timestamps => {
-                let text = settings.instants == Instants::Text;
-                text.then(|| "text".to_owned())
-            }
-            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh | Self::AllowDrop => {
+            Self::Deletion
+            | Self::Partial
+            | Self::OnError
+            | Self::Fresh
+            | Self::AllowDrop
+            | Self::Timestamps => {
                 let set = self.switch(&mut { *settings }).copied();
                 let word = self.words().map(|[_, second]| second.to_owned());
                 word.filter(|_| set == Some(true))
@@ -335,13 +329,12 @@ impl Setting {
             Self::MaxRows => settings.max_rows = count,
             Self::MaxBytes => settings.max_bytes = count,
             Self::Endpoints => settings.endpoints = count,
-            Self::Timestamps => {
-                settings.instants = match value {
-                    Some(Value::Switch(true)) => Instants::Text,
-                    _ => Instants::Zoned,
-                }
-            }
-            Self::Deletion | Self::Partial | Self::OnError | Self::Fresh | Self::AllowDrop => {
+            Self::Deletion
+            | Self::Partial
+            | Self::OnError
+            | Self::Fresh
+            | Self::AllowDrop
+            | Self::Timestamps => {
                 if let Some(switch) = self.switch(settings) {
                     *switch = value == Some(Value::Switch(true));
                 }

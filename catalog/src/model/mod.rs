@@ -45,18 +45,21 @@ impl FeatureGroup {
             names.table_name.to_lowercase(),
         ))
     }
-}
 
-impl FeatureGroup {
+    /// Whether both descriptions are of one group: not of another one of its name.
+    pub fn is_same_group(&self, other: &Self) -> bool {
+        const MADE: &str = "CreationTime";
+        self.feature_group_name == other.feature_group_name
+            && self.other.get(MADE) == other.other.get(MADE)
+    }
+
     /// Whether this is the group that `earlier` described, and whatever was written to that may be
     /// written to this: not another one of its name.
     pub fn continues(&self, earlier: &Self) -> bool {
-        let made = |group: &Self| group.other.get("CreationTime").cloned();
         let (now, then) = (&self.feature_definitions, &earlier.feature_definitions);
-        self.feature_group_name == earlier.feature_group_name
+        self.is_same_group(earlier)
             && self.record_identifier_feature_name == earlier.record_identifier_feature_name
             && self.event_time_feature_name == earlier.event_time_feature_name
-            && made(self) == made(earlier)
             && (now.starts_with(then) || then.iter().all(|feature| now.contains(feature)))
     }
 

@@ -53,27 +53,27 @@ impl CatalogSnapshot {
         Ok(snapshot)
     }
 
-    /// Who else has files in `location`, above it or below: not the group of this name.
-    pub(super) fn neighbour(&self, group: &str, location: &Location) -> Option<String> {
-        let bucket = |location: &Location| S3Url::parse(&location.url).ok().map(|url| url.bucket);
-        let meets = |other: &Location| {
-            bucket(other) == bucket(location)
-                && (other.prefix.prefix_matches(&location.prefix)
-                    || location.prefix.prefix_matches(&other.prefix))
-        };
+    /// Which other group than this one has files in `location`, above it or below.
+    pub fn group_beside(&self, group: &str, location: &Location) -> Option<&str> {
         let groups = self.groups.iter().filter(|(name, _)| *name != group);
         let mut groups = groups.filter_map(|(name, entry)| match &entry.serving {
             Serving::Served(table) => Some((name, &table.files.location)),
             Serving::OnlineOnly | Serving::Unavailable(_) => None,
         });
-        if let Some((name, _)) = groups.find(|(_, other)| meets(other)) {
+        let (name, _) = groups.find(|(_, other)| meet(other, location))?;
+        Some(name)
+    }
+
+    /// Who else has files in `location`, above it or below: not the group of this name.
+    pub(super) fn neighbour(&self, group: &str, location: &Location) -> Option<String> {
+        if let Some(name) = self.group_beside(group, location) {
             return Some(format!("feature group '{name}'"));
         }
         let raw = self.raw.values().flat_map(BTreeMap::values);
         let mut raw = raw.filter(|entry| entry.feature_group.as_deref() != Some(group));
         let found = raw.find(|entry| {
             let table = entry.serving.as_ref().ok();
-            table.is_some_and(|table| meets(&table.files.location))
+            table.is_some_and(|table| meet(&table.files.location, location))
         })?;
         Some(format!("table '{}.{}'", found.database, found.name))
     }
@@ -107,6 +107,13 @@ fn group_entry(group: Arc<FeatureGroup>, storage: &dyn Storage) -> GroupEntry {
         Err(reason) => Serving::Unavailable(reason),
     };
     GroupEntry { group, serving }
+}
+
+/// Whether one lies in the other.
+fn meet(one: &Location, other: &Location) -> bool {
+    let bucket = |location: &Location| S3Url::parse(&location.url).ok().map(|url| url.bucket);
+    bucket(one) == bucket(other)
+        && (one.prefix.prefix_matches(&other.prefix) || other.prefix.prefix_matches(&one.prefix))
 }
 
 fn is_online_only(group: &FeatureGroup) -> bool {

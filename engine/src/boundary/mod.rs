@@ -18,7 +18,7 @@ use featureflight_catalog::{Error, Result};
 
 use convert::{ConvertError, convert};
 
-use crate::settings::Instants;
+use crate::settings::Settings;
 
 /// Most rows of one batch that leaves.
 pub const MAX_BATCH_ROWS: usize = 65_536;
@@ -70,30 +70,26 @@ fn announced_field(field: &FieldRef) -> FieldRef {
     Arc::new(Field::clone(field).with_data_type(announced))
 }
 
-/// `schema` with its timestamps as `instants` says.
-pub fn with_instants(schema: SchemaRef, instants: Instants) -> SchemaRef {
-    match instants {
-        Instants::Zoned => schema,
-        Instants::Text => Arc::new(Schema::new_with_metadata(
-            texts(schema.fields()),
-            schema.metadata().clone(),
-        )),
+/// An announced `schema` as a session with these settings is sent it.
+pub fn sent(schema: SchemaRef, settings: &Settings) -> SchemaRef {
+    if !settings.text_timestamps {
+        return schema;
     }
+    let fields = texts(schema.fields());
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 fn texts(fields: &Fields) -> Fields {
-    fields.iter().map(text_for_instants).collect()
+    fields.iter().map(as_text).collect()
 }
 
-fn text_for_instants(field: &FieldRef) -> FieldRef {
+fn as_text(field: &FieldRef) -> FieldRef {
     let shown = match field.data_type() {
         DataType::Timestamp(..) => DataType::Utf8,
-        DataType::List(item) => DataType::List(text_for_instants(item)),
-        DataType::FixedSizeList(item, size) => {
-            DataType::FixedSizeList(text_for_instants(item), *size)
-        }
+        DataType::List(item) => DataType::List(as_text(item)),
+        DataType::FixedSizeList(item, size) => DataType::FixedSizeList(as_text(item), *size),
         DataType::Struct(fields) => DataType::Struct(texts(fields)),
-        DataType::Map(entries, sorted) => DataType::Map(text_for_instants(entries), *sorted),
+        DataType::Map(entries, sorted) => DataType::Map(as_text(entries), *sorted),
         _ => return Arc::clone(field),
     };
     Arc::new(Field::clone(field).with_data_type(shown))
@@ -106,7 +102,7 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    /// `schema` must be [`announced`], [`with_instants`] of either form.
+    /// `schema` must be [`announced`], as it is or as it is [`sent`].
     pub(crate) fn new(schema: SchemaRef) -> Self {
         Self { schema }
     }

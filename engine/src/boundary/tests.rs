@@ -13,8 +13,8 @@ use arrow::datatypes::{
 use featureflight_catalog::Kind;
 use featureflight_catalog::table::timestamp_type;
 
-use super::{MAX_BATCH_ROWS, Outlet, announced, with_instants};
-use crate::settings::Instants;
+use super::{MAX_BATCH_ROWS, Outlet, announced, sent};
+use crate::settings::Settings;
 
 fn send_one(array: ArrayRef) -> ArrayRef {
     let field = Field::new("x", array.data_type().clone(), true);
@@ -57,10 +57,14 @@ fn instants_leave_as_text_where_it_is_wanted_inside_of_others_too() {
     let schema = Schema::new(vec![field("s", &seconds), field("o", &outer)]);
     let batch = RecordBatch::try_new(Arc::new(schema.clone()), vec![seconds, outer]).unwrap();
     assert_eq!(
-        with_instants(announced(&schema), Instants::Zoned),
+        sent(announced(&schema), &Settings::default()),
         announced(&schema)
     );
-    let shown = with_instants(announced(&schema), Instants::Text);
+    let as_text = Settings {
+        text_timestamps: true,
+        ..Settings::default()
+    };
+    let shown = sent(announced(&schema), &as_text);
     let sent = Outlet::new(Arc::clone(&shown)).send(&batch).unwrap();
     assert_eq!(sent[0].schema(), shown);
     let seconds = sent[0].column(0).as_string::<i32>();

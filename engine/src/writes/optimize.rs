@@ -122,6 +122,5 @@ fn rows(hours: &[Optimized]) -> Result<RecordBatch> {
         count(|hour| hour.bytes_before),
         count(|hour| hour.bytes_after),
     ];
-    RecordBatch::try_new(optimized_schema(), columns)
-        .map_err(|error| Error::internal("hours are no rows").with_source(error))
+    RecordBatch::try_new(optimized_schema(), columns).map_err(crate::error::internal)
 }

@@ -13,7 +13,7 @@ use arrow::array::{
 };
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DataType, Float64Type, Int64Type};
-use featureflight_catalog::listing::{DataFile, FileList};
+use featureflight_catalog::listing::FileList;
 use featureflight_catalog::scan::files::ScanMetrics;
 use featureflight_catalog::scan::prune::{Prune, SortedKeys};
 use featureflight_catalog::scan::versions::{Columns, FileReader};
@@ -184,8 +184,7 @@ impl Work {
     /// `None` when the file is not any more what it was listed as.
     fn rewrite(&self, at: usize, gone: &HashSet<u64>) -> Result<Option<Rewritten>> {
         let file = &self.list.files[at];
-        let path = self.files.root.join(file.meta.location.as_ref());
-        let Some(stored) = Stored::open(path)? else {
+        let Some(stored) = Stored::open(self.files.place(file))? else {
             return Ok(None);
         };
         let new = if gone.len() == stored.rows() {
@@ -198,9 +197,7 @@ impl Work {
         };
         let outbox = &self.gateway.outbox;
         outbox.step("replace.unnamed");
-        let folder = self.folder(file)?;
         let old = Old {
-            folder: &folder,
             files: std::slice::from_ref(file),
             keep: false,
         };
@@ -212,16 +209,6 @@ impl Work {
             file: file.meta.location.as_ref().to_owned(),
             rows: gone.len() as u64,
         }))
-    }
-
-    /// The folder of a file, below the group's prefix.
-    fn folder(&self, file: &DataFile) -> Result<String> {
-        let prefix = &self.table.files.location.prefix;
-        let below = file.meta.location.prefix_match(prefix);
-        let below = below.ok_or_else(|| Error::internal("a file of another group"))?;
-        let mut segments: Vec<_> = below.map(|part| part.as_ref().to_owned()).collect();
-        segments.pop();
-        Ok(segments.join("/"))
     }
 
     fn write(&self, at: usize, stored: &Stored, gone: &HashSet<u64>) -> Result<New> {

@@ -6,7 +6,6 @@
 //! acknowledged later, which tie with none of these.
 
 use std::collections::HashSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,14 +15,14 @@ use arrow::compute::interleave_record_batch;
 use arrow::datatypes::SchemaRef;
 use arrow::row::Rows;
 use featureflight_catalog::listing::{DataFile, EventRange, FileList, Lister};
-use featureflight_catalog::snapshot::{CatalogSnapshot, Serving};
+use featureflight_catalog::snapshot::CatalogSnapshot;
 use featureflight_catalog::table::FeatureTable;
 use featureflight_catalog::{Error, Instant, Kind, Result};
 use parquet::file::metadata::KeyValue;
 
 use super::file::{self, Unfinished, failed};
 use super::names;
-use super::owned::{New, Old, OwnedFiles};
+use super::owned::{New, Old, OwnedFiles, folder_below};
 use super::plan::{HOUR, schema, sort_keys, unfit};
 use super::stored::{BATCH, Stored};
 use crate::gateway::Gateway;
@@ -111,22 +110,13 @@ pub(super) async fn list(table: &FeatureTable) -> Result<Arc<FileList>> {
 /// # Errors
 /// `FailedPrecondition` that names the other one.
 pub(super) fn check_apart(catalog: &CatalogSnapshot, table: &FeatureTable) -> Result<()> {
-    let own = &table.files.location.prefix;
-    for entry in catalog.groups.values() {
-        let Serving::Served(other) = &entry.serving else {
-            continue;
-        };
-        let theirs = &other.files.location.prefix;
-        let meet = own.prefix_matches(theirs) || theirs.prefix_matches(own);
-        if meet && other.name() != table.name() {
-            return Err(Error::precondition(format!(
-                "the files of '{}' lie where those of '{}' do: give each a location of its own",
-                table.name(),
-                other.name()
-            )));
-        }
+    let group = table.name();
+    match catalog.group_beside(group, &table.files.location) {
+        None => Ok(()),
+        Some(other) => Err(Error::precondition(format!(
+            "the files of '{group}' lie where those of '{other}' do: give each a location of its own"
+        ))),
     }
-    Ok(())
 }
 
 /// Set when nobody waits for the work any more.
@@ -159,20 +149,15 @@ fn hours(gateway: &Gateway, table: &FeatureTable, list: &FileList) -> Result<Vec
     let now = Instant::now().micros;
     let folder = |file: &DataFile| -> Option<(Instant, String)> {
         let start = file.hour?;
-        let relative = file
-            .meta
-            .location
-            .prefix_match(&table.files.location.prefix)?;
-        let segments: Vec<_> = relative.map(|part| part.as_ref().to_owned()).collect();
-        let (name, folder) = segments.split_last()?;
+        let (name, folder) = (file.meta.location.filename()?, folder_below(table, file)?);
         let is_over = start.micros.saturating_add(HOUR) <= now;
-        let wanted = folder.len() == 4
+        let wanted = folder.split('/').count() == 4
             && is_over
             && !waiting.contains(&start.micros)
             && names::is_service_like(name)
             && file.meta.size < small
             && !noted.contains(file.meta.location.as_ref());
-        wanted.then(|| (start, folder.join("/")))
+        wanted.then_some((start, folder))
     };
     let mut hours: Vec<Hour> = Vec::new();
     let mut breaks = true;
@@ -249,7 +234,7 @@ impl Work {
             for file in neighbours {
                 self.check_wanted()?;
                 let Some(stored) = self.open(file)? else {
-                    self.join(hour, std::mem::take(&mut parts), &mut optimized)?;
+                    self.join(std::mem::take(&mut parts), &mut optimized)?;
                     (bytes, memory) = (0, 0);
                     continue;
                 };
@@ -259,7 +244,7 @@ impl Work {
                     || bytes + size > target
                     || memory + loaded > LOADED_BYTES;
                 if is_full {
-                    self.join(hour, std::mem::take(&mut parts), &mut optimized)?;
+                    self.join(std::mem::take(&mut parts), &mut optimized)?;
                     (bytes, memory) = (0, 0);
                 }
                 (bytes, memory) = (bytes + size, memory + loaded);
@@ -268,22 +253,18 @@ impl Work {
                     stored,
                 });
             }
-            self.join(hour, parts, &mut optimized)?;
+            self.join(parts, &mut optimized)?;
         }
         Ok((optimized.files_before > 0).then_some(optimized))
     }
 
     /// `None` for a file that is not there any more, or not as this writer writes.
     fn open(&self, file: &DataFile) -> Result<Option<Stored>> {
-        let stored = match Stored::open(self.path(file)) {
+        let stored = match Stored::open(self.files.place(file)) {
             Err(error) if error.kind == Kind::FailedPrecondition => None,
             stored => stored?,
         };
         Ok(stored.filter(|stored| stored.fits(&self.schema)))
-    }
-
-    fn path(&self, file: &DataFile) -> PathBuf {
-        self.files.root.join(file.meta.location.as_ref())
     }
 
     fn check_wanted(&self) -> Result<()> {
@@ -293,7 +274,7 @@ impl Work {
         Ok(())
     }
 
-    fn join(&self, hour: &Hour, parts: Vec<Part>, optimized: &mut Optimized) -> Result<()> {
+    fn join(&self, parts: Vec<Part>, optimized: &mut Optimized) -> Result<()> {
         let names: Vec<&str> = parts
             .iter()
             .filter_map(|part| part.file.meta.location.filename())
@@ -320,7 +301,6 @@ impl Work {
         outbox.step("replace.unnamed");
         let files: Vec<_> = parts.into_iter().map(|part| part.file).collect();
         let old = Old {
-            folder: &hour.folder,
             files: &files,
             keep: true,
         };

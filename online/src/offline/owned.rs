@@ -86,8 +86,6 @@ struct Prefix {
 /// Files of one group in one folder that are to give way.
 #[derive(Debug)]
 pub(super) struct Old<'a> {
-    /// Below the group's prefix.
-    pub(super) folder: &'a str,
     pub(super) files: &'a [Arc<DataFile>],
     /// Whether statements may go on to read them.
     pub(super) keep: bool,
@@ -113,6 +111,11 @@ impl OwnedFiles {
     /// The folder of a group's files.
     pub(super) fn folder(&self, table: &FeatureTable) -> PathBuf {
         self.root.join(table.files.location.prefix.as_ref())
+    }
+
+    /// Where a file of the list is.
+    pub(super) fn place(&self, file: &DataFile) -> PathBuf {
+        self.root.join(file.meta.location.as_ref())
     }
 
     /// The right to optimize a group, which one has at a time.
@@ -143,7 +146,10 @@ impl OwnedFiles {
         let _one = prefix.marking.lock();
         let mut mark = read(&folder)?;
         self.carry_through(outbox, &folder, &mut mark)?;
-        let hour = folder.join(old.folder);
+        let first = old.files.first();
+        let below = first.and_then(|file| folder_below(table, file));
+        let below = below.ok_or_else(|| Error::internal("a file of another group"))?;
+        let hour = folder.join(&below);
         let names = old
             .files
             .iter()
@@ -161,7 +167,7 @@ impl OwnedFiles {
             return Ok(false);
         }
         mark.under_way = Some(Replacement {
-            folder: old.folder.to_owned(),
+            folder: below,
             file: new.as_ref().map(|new| new.name.clone()),
             files: names,
             at: Instant::now().micros,
@@ -331,6 +337,14 @@ impl Drop for Claim<'_> {
     fn drop(&mut self) {
         self.0.optimizing.lock().remove(self.1);
     }
+}
+
+/// The folder of a file, below the prefix of its group.
+pub(super) fn folder_below(table: &FeatureTable, file: &DataFile) -> Option<String> {
+    let below = file.meta.location.prefix_match(&table.files.location.prefix)?;
+    let mut parts: Vec<_> = below.map(|part| part.as_ref().to_owned()).collect();
+    parts.pop()?;
+    Some(parts.join("/"))
 }
 
 fn later(at: i64, by: Duration) -> Instant {

@@ -49,7 +49,7 @@ pub(super) async fn drop_group(
         Err(failed) if failed.class == Class::Absent => return Ok(()),
         Err(failed) => return Err(failed.into()),
     };
-    if there.other.get("CreationTime") != group.other.get("CreationTime") {
+    if !there.is_same_group(group) {
         return Ok(());
     }
     if there.feature_group_status.as_deref() != Some("Deleting") {

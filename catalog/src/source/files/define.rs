@@ -18,8 +18,6 @@ const ACCOUNT: &str = "000000000000";
 const REGION: &str = "local";
 const BUCKET: &str = "warehouse";
 
-const MADE: &str = "CreationTime";
-
 /// Adds a group that `group` defines, with a place for its files.
 pub(super) fn create(dir: &Path, group: FeatureGroup) -> Result<()> {
     let name = group.feature_group_name.clone();
@@ -76,13 +74,9 @@ pub(super) fn drop_group(dir: &Path, group: &FeatureGroup) -> Result<()> {
             }
         }
     }
-    let is_it = |found: &FeatureGroup| {
-        found.feature_group_name == group.feature_group_name
-            && found.other.get(MADE) == group.other.get(MADE)
-    };
     let mut found = false;
     for path in super::json_files(&dir.join("feature-groups"))? {
-        if is_it(&read_group(&path)?) {
+        if read_group(&path)?.is_same_group(group) {
             paths.push(path);
             found = true;
         }
@@ -112,7 +106,7 @@ fn placed(group: FeatureGroup, now: SystemTime) -> FeatureGroup {
     let name = group.feature_group_name.clone();
     let root = format!("{ACCOUNT}/sagemaker/{REGION}/offline-store/{name}-{epoch}");
     let mut other = group.other;
-    other.insert(MADE.to_owned(), json!(epoch));
+    other.insert("CreationTime".to_owned(), json!(epoch));
     other.insert("OfflineStoreStatus".to_owned(), json!({"Status": "Active"}));
     FeatureGroup {
         feature_group_arn: Some(format!(
