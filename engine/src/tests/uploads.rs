@@ -92,6 +92,27 @@ async fn an_upload_is_a_table_of_its_session() {
 }
 
 #[tokio::test]
+async fn rows_that_come_one_by_one_are_read_as_they_came() {
+    let server = server().await;
+    let sent: Vec<_> = (0..2_000).map(|n| rows(&["x"], &[n])).collect();
+    assert_eq!(server.upload(target("t"), &sent).unwrap(), 2_000);
+    let got = server.rows("SELECT n FROM t").await.unwrap();
+    let whole: ArrayRef = Arc::new(Int64Array::from_iter_values(0..2_000));
+    assert_eq!(got.len(), 1, "one batch");
+    assert_eq!(*got[0].column(0), whole);
+}
+
+#[tokio::test]
+async fn an_upload_without_rows_is_a_table_without_rows() {
+    let server = server().await;
+    assert_eq!(server.upload(target("t"), &[rows(&[], &[])]).unwrap(), 0);
+    let query = server.pin("SELECT * FROM t").await.unwrap();
+    assert_eq!(query.schema.fields().len(), 2);
+    assert!(server.rows_of(&query).await.unwrap().is_empty());
+    assert_eq!(server.lines("SELECT count(*) FROM t").await, ["0"]);
+}
+
+#[tokio::test]
 async fn clocks_leave_uploads_alone() {
     let server = server().await;
     server.upload(target("t"), &[rows(&["a"], &[1])]).unwrap();

@@ -341,7 +341,10 @@ impl Drop for Claim<'_> {
 
 /// The folder of a file, below the prefix of its group.
 pub(super) fn folder_below(table: &FeatureTable, file: &DataFile) -> Option<String> {
-    let below = file.meta.location.prefix_match(&table.files.location.prefix)?;
+    let below = file
+        .meta
+        .location
+        .prefix_match(&table.files.location.prefix)?;
     let mut parts: Vec<_> = below.map(|part| part.as_ref().to_owned()).collect();
     parts.pop()?;
     Some(parts.join("/"))

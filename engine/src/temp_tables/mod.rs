@@ -4,6 +4,8 @@
 //! The rows count against the memory all queries share for as long as anything reads them, and
 //! against limits of their session. An upload becomes visible when it is complete, in one step.
 
+mod pack;
+
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +29,8 @@ use crate::error::classify;
 use crate::metadata::{CATALOG, TEMP};
 use crate::session::SessionView;
 use crate::views::shadowed;
+
+use pack::Packed;
 
 /// One temporary table. Appending makes a new one that shares the chunks of the old.
 pub(crate) struct TempTable {
@@ -118,7 +122,7 @@ pub struct Upload {
     target: Target,
     caller: Caller,
     schema: SchemaRef,
-    batches: Vec<RecordBatch>,
+    packed: Packed,
     rows: u64,
     bytes: u64,
     memory: MemoryReservation,
@@ -172,7 +176,7 @@ impl Engine {
             target,
             caller: caller.clone(),
             schema,
-            batches: Vec::new(),
+            packed: Packed::default(),
             rows: 0,
             bytes: 0,
             memory: MemoryConsumer::new("temporary table").register(&pool),
@@ -203,7 +207,7 @@ impl Upload {
         self.within_limits(&self.caller.session.view())?;
         self.memory.try_grow(bytes).map_err(classify)?;
         if batch.num_rows() > 0 {
-            self.batches.push(batch);
+            self.packed.push(batch, bytes);
         }
         Ok(())
     }
@@ -225,7 +229,8 @@ impl Upload {
         let before = destination(&self.target, &self.schema, seen)?;
         let schema =
             before.map_or_else(|| nullable(&self.schema), |table| Arc::clone(&table.schema));
-        let fitted = self.batches.iter().map(|batch| fit(batch, &schema));
+        let packed = self.packed.finish();
+        let fitted = packed.iter().map(|batch| fit(batch, &schema));
         let chunk = Chunk {
             batches: fitted.collect::<Result<_>>()?,
             rows: self.rows,
