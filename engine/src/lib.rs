@@ -20,6 +20,7 @@ mod limits;
 mod memory;
 pub mod metadata;
 mod online;
+pub mod parameters;
 mod pinning;
 mod planning;
 mod preparing;

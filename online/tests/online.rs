@@ -29,5 +29,6 @@ mod online {
     mod offline;
     mod rewriting;
     mod runtime;
+    mod victim;
     mod writes;
 }

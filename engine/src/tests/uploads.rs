@@ -99,7 +99,7 @@ async fn rows_that_come_one_by_one_are_read_as_they_came() {
     let got = server.rows("SELECT n FROM t").await.unwrap();
     let whole: ArrayRef = Arc::new(Int64Array::from_iter_values(0..2_000));
     assert_eq!(got.len(), 1, "one batch");
-    assert_eq!(*got[0].column(0), whole);
+    assert_eq!(got[0].column(0), &whole);
 }
 
 #[tokio::test]

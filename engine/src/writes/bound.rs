@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, RecordBatch};
-use datafusion::scalar::ScalarValue;
+use arrow::array::RecordBatch;
 use featureflight_catalog::{Error, Result};
 use featureflight_online::contents::Digester;
 
 use crate::caller::Caller;
 use crate::engine::{Core, Engine};
+use crate::parameters::values;
 use crate::pinning::{Scope, parse};
 use crate::query::figures::Purpose;
 use crate::session::SessionView;
@@ -50,14 +50,7 @@ impl Engine {
                 .await
                 .map(Executed::Rows);
         }
-        let row = bound.iter().find(|batch| batch.num_rows() == 1);
-        let pinned = self
-            .pin(
-                caller,
-                sql,
-                row.map(values).transpose()?.into_iter().collect(),
-            )
-            .await?;
+        let pinned = self.pin(caller, sql, values(&bound)?).await?;
         Ok(match &pinned.written {
             Some(written) => Executed::Rows(written.clone()),
             None => Executed::Session,
@@ -121,14 +114,4 @@ fn plan(
             "several rows of parameters are bound, which only INSERT takes: bind one row at a time",
         )),
     }
-}
-
-/// The values of a one-row batch.
-fn values(row: &RecordBatch) -> Result<Vec<ScalarValue>> {
-    let value = |column: &ArrayRef| {
-        ScalarValue::try_from_array(column, 0).map_err(|error| {
-            Error::invalid("a parameter's type cannot be bound").with_source(error)
-        })
-    };
-    row.columns().iter().map(value).collect()
 }

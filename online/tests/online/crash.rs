@@ -1,16 +1,11 @@
 //! `kill -9` at every named step, again and again on one directory: nothing acknowledged is lost,
 //! nothing counts by half, the order per record is kept, and a repeated key has one effect.
-//!
-//! The victim is this test binary, started as a child that runs [`victim`] alone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::OpenOptions;
 use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,6 +23,7 @@ use tempfile::TempDir;
 
 use super::forwarding::Everything;
 use super::model::{Write, block};
+use super::victim::{self, say};
 
 const ONLINE: Stages = Stages {
     online: true,
@@ -128,110 +124,28 @@ async fn write(outbox: &Outbox, number: i64) -> Result<bool> {
 
 const VICTIM: &str = "online::crash::victim";
 
-/// What a victim was told: its folder, a probe that kills it at the chosen pass of the chosen step,
-/// and its first number. `None` outside of [`victim_output`].
-pub(super) fn victim_orders() -> Option<(PathBuf, Probe, i64)> {
-    let dir = std::env::var("VICTIM_DIR").ok()?;
-    let step = std::env::var("VICTIM_STEP").unwrap();
-    let count: usize = std::env::var("VICTIM_COUNT").unwrap().parse().unwrap();
-    let first: i64 = std::env::var("VICTIM_FIRST").unwrap().parse().unwrap();
-    let passed = AtomicUsize::new(0);
-    let probe = Probe::new(move |at| {
-        if at == step && passed.fetch_add(1, Ordering::SeqCst) + 1 == count {
-            let pid = std::process::id().to_string();
-            Command::new("kill").args(["-9", &pid]).status().unwrap();
-            std::thread::sleep(Duration::from_secs(60));
-        }
-        Ok(())
-    });
-    Some((dir.into(), probe, first))
-}
-
 /// Not a test by itself: the process that is killed.
 #[test]
 #[ignore = "started by the tests of this file"]
 fn victim() {
-    let Some((dir, probe, first)) = victim_orders() else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(3)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    victim::act(async |dir, probe, first| {
         let outbox = Arc::new(Outbox::open(&dir.join("outbox"), options(probe)).unwrap());
         let store = Arc::new(Log(dir.join("sent")));
         let router = Arc::new(Everything(store));
         let _forwarder = Forwarder::start(Arc::clone(&outbox), router, ForwardOptions::default());
         for number in first..first + 3_000 {
-            say(&format!("try {number}"));
+            say("try", number);
             write(&outbox, number).await.unwrap();
-            say(&format!("ack {number}"));
+            say("ack", number);
         }
     });
-}
-
-fn say(line: &str) {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}").unwrap();
-    out.flush().unwrap();
-}
-
-/// What the victim of that name said until it ended: at the latest at the `count`th pass of `step`.
-pub(super) fn victim_output(
-    name: &str,
-    dir: &Path,
-    step: &str,
-    count: usize,
-    first: i64,
-) -> Output {
-    Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", name, "--ignored", "--nocapture"])
-        .env("VICTIM_DIR", dir)
-        .env("VICTIM_STEP", step)
-        .env("VICTIM_COUNT", count.to_string())
-        .env("VICTIM_FIRST", first.to_string())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap()
-}
-
-/// As [`victim_output`], of a victim that has to be killed.
-pub(super) fn killed_output(
-    name: &str,
-    dir: &Path,
-    step: &str,
-    count: usize,
-    first: i64,
-) -> Output {
-    loop {
-        let output = victim_output(name, dir, step, count, first);
-        let errors = String::from_utf8_lossy(&output.stderr);
-        // A child of another test has this process' lock until it is another program.
-        let own = format!("in use by process {}", std::process::id());
-        if errors.contains(&own) {
-            continue;
-        }
-        assert_eq!(
-            output.status.signal(),
-            Some(9),
-            "the victim was to die at pass {count} of {step}: {errors}"
-        );
-        return output;
-    }
 }
 
 /// Runs the victim until it is killed at the `count`th pass of `step`; what it tried and what it
 /// was told.
 fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> (Vec<i64>, Vec<i64>) {
-    let output = killed_output(VICTIM, dir, step, count, first);
-    let said = String::from_utf8(output.stdout).unwrap();
-    let numbers = |word: &str| {
-        let lines = said.lines().filter_map(|line| line.strip_prefix(word));
-        lines.map(|number| number.trim().parse().unwrap()).collect()
-    };
-    (numbers("try "), numbers("ack "))
+    let said = victim::kill(VICTIM, dir, step, count, first);
+    (said.numbers("try "), said.numbers("ack "))
 }
 
 /// Everything sent so far, by record, in order.
@@ -350,7 +264,7 @@ fn kill_9_at_every_step_loses_nothing_and_keeps_order() {
 fn a_second_process_is_refused_and_a_dead_one_is_not_in_the_way() {
     let dir = TempDir::new().unwrap();
     let outbox = Outbox::open(&dir.path().join("outbox"), options(Probe::default())).unwrap();
-    let output = victim_output(VICTIM, dir.path(), "append.write", 1, 0);
+    let output = victim::run(VICTIM, dir.path(), "append.write", 1, 0);
     let errors = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     let owner = format!("in use by process {}", std::process::id());

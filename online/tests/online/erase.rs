@@ -1,8 +1,6 @@
 //! Dropping a feature group, and forgetting a record: in turn with what is sent, again when a store fails,
 //! and through `kill -9` at every step.
 
-use std::io::Write as _;
-use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,9 +26,9 @@ use featureflight_online::validate::Refusals;
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::crash::{victim_orders, victim_output};
 use super::model::{Write, block, layout};
 use super::offline::{TIME, open, open_with, parquet_files, rows, warehouse};
+use super::victim::{self, say};
 
 const BOTH: Stages = Stages {
     online: true,
@@ -229,15 +227,7 @@ async fn what_a_store_that_is_away_keeps_goes_with_the_next_drop() {
 #[test]
 #[ignore = "started by the test below"]
 fn victim() {
-    let Some((dir, probe, first)) = victim_orders() else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(3)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    victim::act(async |dir, probe, first| {
         let (gateway, catalog, options) = open(&dir, probe).await;
         let flushing = Arc::clone(&gateway);
         let _writer = OfflineWriter::start(flushing, Arc::clone(&catalog), options)
@@ -259,10 +249,7 @@ fn victim() {
                 &[Write::put(&number.to_string(), TIME, number)],
             )
             .await;
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "ack {number}").unwrap();
-            out.flush().unwrap();
-            drop(out);
+            say("ack", number);
             // Some are online and in files by then, some are not.
             tokio::time::sleep(Duration::from_millis(
                 u64::try_from(number % 3).unwrap() * 15,
@@ -295,12 +282,8 @@ fn kill_9_at_every_step_of_a_drop_leaves_nothing_of_the_group_and_all_of_others(
         for step in DROP_STEPS {
             let first = acknowledged.last().map_or(0, |last| last + 100);
             let name = "online::erase::victim";
-            let output = victim_output(name, dir.path(), step, count, first);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.signal(), Some(9), "{step} {count}: {errors}");
-            let said = String::from_utf8(output.stdout).unwrap();
-            let lines = said.lines().filter_map(|line| line.strip_prefix("ack "));
-            acknowledged.extend(lines.map(|number| number.parse::<i64>().unwrap()));
+            let said = victim::kill(name, dir.path(), step, count, first);
+            acknowledged.extend(said.numbers("ack "));
             let place = format!("{step} pass {count}");
             runtime.block_on(check(dir.path(), &acknowledged, &place));
         }
@@ -427,15 +410,7 @@ async fn a_store_that_is_away_is_told_when_it_is_asked_again() {
 #[test]
 #[ignore = "started by the test below"]
 fn forgetful_victim() {
-    let Some((dir, probe, first)) = victim_orders() else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(3)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    victim::act(async |dir, probe, first| {
         let (gateway, catalog, options) = open(&dir, probe).await;
         let root = options.root.clone();
         let options = OfflineOptions {
@@ -463,10 +438,7 @@ fn forgetful_victim() {
             if number % 3 != 1 {
                 write(&gateway, "g", &rows(2)).await;
             }
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "ack {number}").unwrap();
-            out.flush().unwrap();
-            drop(out);
+            say("ack", number);
             let forgotten = eraser.forget(table(&catalog), "secret".to_owned()).await;
             forgotten.unwrap();
         }
@@ -482,12 +454,8 @@ fn kill_9_at_every_step_of_forgetting_brings_nothing_back_and_loses_nothing_else
         for step in FORGET_STEPS.into_iter().chain(REPLACE_STEPS) {
             let first = acknowledged.last().map_or(0, |last| last + 100);
             let name = "online::erase::forgetful_victim";
-            let output = victim_output(name, dir.path(), step, count, first);
-            let errors = String::from_utf8_lossy(&output.stderr);
-            assert_eq!(output.status.signal(), Some(9), "{step} {count}: {errors}");
-            let said = String::from_utf8(output.stdout).unwrap();
-            let lines = said.lines().filter_map(|line| line.strip_prefix("ack "));
-            acknowledged.extend(lines.map(|number| number.parse::<i64>().unwrap()));
+            let said = victim::kill(name, dir.path(), step, count, first);
+            acknowledged.extend(said.numbers("ack "));
             let place = format!("{step} pass {count}");
             runtime.block_on(check_forgotten(dir.path(), &acknowledged, &place));
         }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,8 +30,8 @@ use parquet::basic::Compression;
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::crash::{killed_output, victim_orders};
 use super::model::{Write, block};
+use super::victim::{self, say};
 
 const OFFLINE: Stages = Stages {
     online: false,
@@ -302,15 +301,7 @@ async fn a_cut_waits_for_what_was_accepted_before_it() {
 #[test]
 #[ignore = "started by the test below"]
 fn victim() {
-    let Some((dir, probe, first)) = victim_orders() else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    victim::act(async |dir, probe, first| {
         let (gateway, catalog, options) = open(&dir, probe).await;
         let flushing = Arc::clone(&gateway);
         let _writer = OfflineWriter::start(flushing, catalog, options)
@@ -323,18 +314,9 @@ fn victim() {
                 Write::put("b", TIME + 3_600, number),
             ];
             write(&gateway, &rows).await;
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "ack {number}").unwrap();
-            out.flush().unwrap();
+            say("ack", number);
         }
     });
-}
-
-fn run_victim(dir: &Path, step: &str, count: usize, first: i64) -> Vec<i64> {
-    let output = killed_output("online::offline::victim", dir, step, count, first);
-    let said = String::from_utf8(output.stdout).unwrap();
-    let lines = said.lines().filter_map(|line| line.strip_prefix("ack "));
-    lines.map(|number| number.parse().unwrap()).collect()
 }
 
 /// How often each row is in files and in the outbox together: by identifier and value.
@@ -368,7 +350,8 @@ fn kill_9_at_every_step_puts_every_row_into_one_file() {
         for step in STEPS {
             // Not a number again that a victim wrote and did not live to say so.
             first += 10_000;
-            acknowledged.extend(run_victim(dir.path(), step, count, first));
+            let said = victim::kill("online::offline::victim", dir.path(), step, count, first);
+            acknowledged.extend(said.numbers("ack "));
             let place = format!("{step} pass {count}");
             runtime.block_on(async {
                 let (gateway, catalog, mut options) = open(dir.path(), Probe::default()).await;

@@ -4,7 +4,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,9 +34,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use tempfile::TempDir;
 
-use super::crash::{killed_output, victim_orders};
 use super::model::Write;
 use super::offline::{TIME, let_go, open_rewriting, parquet_files, read, rows, warehouse, write};
+use super::victim::{self, say};
 
 /// Of the hour of [`TIME`].
 const HOUR: &str = "s3/g/data/year=2026/month=02/day=01/hour=12";
@@ -672,15 +671,7 @@ async fn forgetting_keeps_the_rest_of_a_file_as_it_is() {
 #[test]
 #[ignore = "started by the test below"]
 fn victim() {
-    let Some((dir, probe, first)) = victim_orders() else {
-        return;
-    };
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
+    victim::act(async |dir, probe, first| {
         let options = RewriteOptions {
             grace: Duration::from_millis(1),
             ..RewriteOptions::default()
@@ -696,10 +687,7 @@ fn victim() {
                 Write::put(&format!("gone-{number}"), TIME, number),
             ];
             write(&gateway, &rows).await;
-            let mut out = std::io::stdout().lock();
-            writeln!(out, "ack {number}").unwrap();
-            out.flush().unwrap();
-            drop(out);
+            say("ack", number);
             if number % 3 == 2 {
                 while !gateway.outbox.pending("g", Stage::Offline).is_empty() {
                     tokio::time::sleep(Duration::from_millis(5)).await;
@@ -709,8 +697,7 @@ fn victim() {
                 while let Err(error) = forgotten_of(&gateway, &catalog, &gone).await {
                     assert_eq!(error.kind, Kind::Unavailable, "{error}");
                 }
-                let mut out = std::io::stdout().lock();
-                writeln!(out, "gone {number}").unwrap();
+                say("gone", number);
             }
         }
     });
@@ -732,14 +719,9 @@ fn kill_9_at_every_step_of_a_replacement_keeps_every_row_once() {
         for step in REPLACE_STEPS.into_iter().chain([EXPIRE_STEP]) {
             // Not a number again that a victim wrote and did not live to say so.
             first += 9_999;
-            let output = killed_output("online::rewriting::victim", dir.path(), step, count, first);
-            let said = String::from_utf8(output.stdout).unwrap();
-            let numbers = |word: &str| -> Vec<i64> {
-                let lines = said.lines().filter_map(|line| line.strip_prefix(word));
-                lines.map(|number| number.parse().unwrap()).collect()
-            };
-            acknowledged.extend(numbers("ack "));
-            gone.extend(numbers("gone "));
+            let said = victim::kill("online::rewriting::victim", dir.path(), step, count, first);
+            acknowledged.extend(said.numbers("ack "));
+            gone.extend(said.numbers("gone "));
             let place = format!("{step} pass {count}");
             let options = RewriteOptions::default();
             runtime.block_on(async {

@@ -10,7 +10,6 @@ use arrow::datatypes::Schema;
 use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_flight::FlightData;
-use datafusion::scalar::ScalarValue;
 use featureflight_catalog::{Error, Kind, Result};
 use futures::StreamExt;
 use futures::stream::BoxStream;
@@ -66,30 +65,6 @@ async fn receive_within(
         }
     }
     Ok(rows)
-}
-
-/// The values of each row.
-///
-/// # Errors
-/// `InvalidArgument` for a type that cannot be a parameter.
-pub(super) fn values(rows: &[RecordBatch]) -> Result<Vec<Vec<ScalarValue>>> {
-    let of_batch = |batch: &RecordBatch| {
-        let rows: Vec<_> = (0..batch.num_rows())
-            .map(|row| of_row(batch, row))
-            .collect();
-        rows
-    };
-    rows.iter().flat_map(of_batch).collect()
-}
-
-fn of_row(batch: &RecordBatch, row: usize) -> Result<Vec<ScalarValue>> {
-    let values = batch.columns().iter().map(|column| {
-        ScalarValue::try_from_array(column, row).map_err(|error| {
-            let kind = column.data_type();
-            Error::invalid(format!("a parameter of type {kind} cannot be bound")).with_source(error)
-        })
-    });
-    values.collect()
 }
 
 /// Rows as an Arrow IPC stream.

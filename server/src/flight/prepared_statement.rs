@@ -146,5 +146,5 @@ fn bound(service: &Service, handle: &[u8], statement: &Statement) -> Result<Vec<
         .of(handle)
         .or_else(|| statement.parameters.clone());
     let rows = rows.map(|rows| parameters::read(&rows)).transpose()?;
-    parameters::values(&rows.unwrap_or_default())
+    featureflight_engine::parameters::values(&rows.unwrap_or_default())
 }

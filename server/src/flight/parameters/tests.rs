@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, Int64Array, StringArray};
 use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::{FlightDescriptor, error::FlightError};
+use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 
 use super::*;
@@ -60,7 +61,7 @@ async fn rows_arrive_and_survive_the_handle() {
     assert_eq!(read(&kept).expect("read back"), sent);
     let text = |text: &str| ScalarValue::Utf8(Some(text.into()));
     assert_eq!(
-        values(&got).expect("values"),
+        featureflight_engine::parameters::values(&got).expect("values"),
         [
             [
                 ScalarValue::Int64(Some(7)),
