@@ -46,6 +46,12 @@ impl Executor {
         })
     }
 
+    /// Tasks that were begun and have not ended.
+    pub(crate) fn tasks(&self) -> usize {
+        let runtime = self.runtime.as_ref();
+        runtime.map_or(0, |runtime| runtime.metrics().num_alive_tasks())
+    }
+
     /// Runs `work` to its end, whether anybody waits for it or not.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = &self.runtime {

@@ -18,6 +18,8 @@ pub struct EngineStatus {
     /// Statements being planned, and those that wait for it.
     pub planning: usize,
     pub waiting_to_plan: usize,
+    /// Of queries, that were begun and have not ended.
+    pub tasks: usize,
     /// What the operators of queries hold, and temporary tables; and what both may hold.
     pub query_memory: usize,
     pub table_memory: usize,
@@ -41,6 +43,7 @@ impl Engine {
             max_queued: self.options.max_queued_queries,
             planning,
             waiting_to_plan,
+            tasks: self.core.executor.tasks(),
             query_memory: self.core.memory.reserved(),
             table_memory: self.core.memory.kept().reserved(),
             memory_limit: self.options.memory_limit_bytes,

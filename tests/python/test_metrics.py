@@ -150,6 +150,7 @@ def test_a_running_query_shows_until_it_is_given_up(server):
         samples = scrape(server)[1]
         assert samples["queries_running",] == 1
         assert samples["calls_under_way",] >= 1
+        assert samples["tasks", ("of", "queries")] >= 1 and samples["tasks", ("of", "server")] >= 1
         assert samples["connections",] >= 1 and samples["sessions",] >= 1
         reader.close()
     deadline = time.monotonic() + 30

@@ -22,6 +22,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::runtime::Handle;
 
 use super::{Answer, Serving, TEXT, Watched, text as plain, typed};
 
@@ -230,6 +231,15 @@ impl Collector for Now {
             "statements_waiting_to_plan",
             "Statements that wait to be planned",
             status.waiting_to_plan,
+        )?;
+        // Scrapes run on threads of the server's runtime.
+        let serving = Handle::current().metrics().num_alive_tasks();
+        gauges.labelled(
+            "tasks",
+            "Tasks that were begun and have not ended",
+            None,
+            "of",
+            [("queries", status.tasks as f64), ("server", serving as f64)],
         )?;
         gauges.labelled(
             "memory_granted",

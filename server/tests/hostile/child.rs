@@ -1,6 +1,7 @@
 //! The server as a child process, so that an abort is seen, and what the kernel says about it.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
@@ -22,6 +23,8 @@ use tonic::{Code, Status};
 pub(crate) struct Child {
     process: std::process::Child,
     pub address: String,
+    /// Of the HTTP port.
+    watched_at: String,
     pub home: tempfile::TempDir,
     unread: Arc<AtomicBool>,
 }
@@ -55,7 +58,8 @@ impl Child {
         std::fs::create_dir(&spill).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_featureflight"));
         command
-            .args(["serve", "--listen", "127.0.0.1:0", "--warehouse"])
+            .args(["serve", "--listen", "127.0.0.1:0"])
+            .args(["--http-listen", "127.0.0.1:0", "--warehouse"])
             .arg(home.path().join("warehouse"))
             .args(flags)
             .env("FEATUREFLIGHT__ENGINE__SPILL_DIRECTORY", &spill)
@@ -71,22 +75,27 @@ impl Child {
         let stop_reading = Arc::clone(&unread);
         // Reads to the end, so that the log never fills its pipe.
         std::thread::spawn(move || {
+            let mut watched_at = String::new();
             for line in lines.map_while(Result::ok) {
                 if stop_reading.load(Ordering::Relaxed) {
                     return;
                 }
+                if let Some((_, address)) = line.split_once("health on http://") {
+                    address.trim().clone_into(&mut watched_at);
+                }
                 if let Some((_, address)) = line.split_once("listening on grpc://") {
-                    let _ = sender.send(address.trim().to_owned());
+                    let _ = sender.send((address.trim().to_owned(), watched_at.clone()));
                 }
                 if std::env::var_os("FEATUREFLIGHT_TEST_LOG").is_some() {
                     eprintln!("{line}");
                 }
             }
         });
-        let address = address.recv_timeout(Duration::from_secs(60)).unwrap();
+        let (address, watched_at) = address.recv_timeout(Duration::from_secs(60)).unwrap();
         Self {
             process,
             address,
+            watched_at,
             home,
             unread,
         }
@@ -154,6 +163,21 @@ impl Child {
 
     pub(crate) fn threads(&self) -> usize {
         entries(Path::new(&format!("/proc/{}/task", self.process.id())))
+    }
+
+    /// Of queries and of the server, as its metrics say.
+    pub(crate) fn tasks(&self) -> usize {
+        let mut stream = TcpStream::connect(&self.watched_at).unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let samples = answer
+            .lines()
+            .filter(|line| line.starts_with("featureflight_tasks{"));
+        let counts = samples.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap());
+        let counts: Vec<_> = counts.collect();
+        assert_eq!(counts.len(), 2, "{answer}");
+        counts.iter().sum::<f64>() as usize
     }
 
     pub(crate) fn open_files(&self) -> usize {

@@ -26,6 +26,7 @@ use super::child::{Child, Client, flight_status};
 /// What is left of a load may differ by this much.
 const SLACK_FILES: usize = 4;
 const SLACK_THREADS: usize = 2;
+const SLACK_TASKS: usize = 2;
 const SLACK_BYTES: u64 = 256 << 20;
 
 /// Idle threads of the runtime's pool end after ten seconds.
@@ -142,6 +143,7 @@ impl Tally {
 struct Footprint {
     bytes: u64,
     threads: usize,
+    tasks: usize,
     open_files: usize,
     spill_files: usize,
 }
@@ -151,6 +153,7 @@ impl Footprint {
         Self {
             bytes: child.resident_bytes(),
             threads: child.threads(),
+            tasks: child.tasks(),
             open_files: child.open_files(),
             spill_files: child.spill_files(),
         }
@@ -158,7 +161,7 @@ impl Footprint {
 
     fn json(self) -> serde_json::Value {
         serde_json::json!({
-            "memory in MiB": self.bytes >> 20, "threads": self.threads,
+            "memory in MiB": self.bytes >> 20, "threads": self.threads, "tasks": self.tasks,
             "open files": self.open_files, "spill files": self.spill_files,
         })
     }
@@ -205,7 +208,8 @@ async fn a_load_leaves_nothing_behind_and_no_answer_is_wrong() {
     for _ in 0..60 {
         tokio::time::sleep(Duration::from_millis(500)).await;
         let now = Footprint::of(&child);
-        if now.open_files <= before.open_files && now.threads <= before.threads {
+        let fewer = |of: fn(&Footprint) -> usize| of(&now) <= of(&before);
+        if fewer(|now| now.open_files) && fewer(|now| now.threads) && fewer(|now| now.tasks) {
             break;
         }
     }
@@ -251,6 +255,10 @@ async fn a_load_leaves_nothing_behind_and_no_answer_is_wrong() {
     );
     assert!(
         kept(before.threads, after.threads, SLACK_THREADS),
+        "{before:?} -> {after:?}"
+    );
+    assert!(
+        kept(before.tasks, after.tasks, SLACK_TASKS),
         "{before:?} -> {after:?}"
     );
     assert!(
