@@ -318,7 +318,7 @@ impl Engine {
             input_bytes: 0,
             settings,
             source: pinned.source,
-            entry: token.planned(pinned.files),
+            entry: token.planned(pinned.files, pinned.slices),
             _session: Arc::clone(&caller.session),
             ran: (0..pinned.slices).map(|_| AtomicBool::new(false)).collect(),
         }
@@ -344,7 +344,7 @@ impl Engine {
         slice: Option<usize>,
         deadline: Option<Instant>,
     ) -> Result<ResultStream> {
-        let token = Token::begin(&query.entry, slice.unwrap_or(0));
+        let token = Token::begin(&query.entry, slice);
         let began = Instant::now();
         let limit = self.run_limit(query, deadline);
         let admitted = async {
@@ -394,7 +394,12 @@ impl Engine {
         };
         let context = self.core.memory.context(&plan.state)?;
         Ok(match slice {
-            Some(slice) if query.slices > 1 => Rows::Slice(physical, context, slice),
+            Some(slice) if query.slices > 1 => Rows::Slice {
+                plan: physical,
+                context,
+                slice,
+                of: query.slices,
+            },
             _ => Rows::Plan(physical, context),
         })
     }

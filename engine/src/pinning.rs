@@ -170,6 +170,7 @@ pub(crate) async fn pin(
     };
     match command {
         Command::Query(statement) => {
+            check_rows(rows.len() + 1)?;
             check_length(&scope.core, &sql, rows.len() + 1)?;
             let pinned = pin_rows(&scope, statement, rows.collect()).await;
             pinned.map(Planned::Query)
@@ -255,16 +256,6 @@ async fn pin_rows(
     statement: Statement,
     further: Vec<Vec<ScalarValue>>,
 ) -> Result<Pinned> {
-    let rows = further.len() + 1;
-    if rows > MAX_BOUND_ROWS {
-        return Err(Error::new(
-            Kind::ResourceExhausted,
-            format!(
-                "a query runs with at most {MAX_BOUND_ROWS} rows of parameters, {rows} are bound: \
-                 upload them into a temporary table and join it"
-            ),
-        ));
-    }
     let mut ground = scope.ground(scope.session.settings.clocks);
     let mut plans = vec![ground.plan(statement.clone()).await?.plan];
     for parameters in further {
@@ -334,7 +325,7 @@ async fn make_physical(
         // It would tie the parts together only to use more threads.
         options.optimizer.enable_round_robin_repartition = false;
         let plan = physical_plan(&sliced, optimized).await?;
-        match slices::of(&plan) {
+        match slices::of(&plan, wanted) {
             Ok(slices) => {
                 return Ok(Physical {
                     state: sliced,
@@ -404,6 +395,19 @@ fn unsettled(scope: &Scope, context: &StatementContext) -> bool {
 pub(crate) fn parse(core: &Core, sql: &str) -> Result<Command> {
     check_length(core, sql, 1)?;
     statement::classify(featureflight_udf::dialect::parse(sql)?)
+}
+
+fn check_rows(rows: usize) -> Result<()> {
+    if rows <= MAX_BOUND_ROWS {
+        return Ok(());
+    }
+    Err(Error::new(
+        Kind::ResourceExhausted,
+        format!(
+            "a query runs with at most {MAX_BOUND_ROWS} rows of parameters, {rows} are bound: \
+             upload them into a temporary table and join it"
+        ),
+    ))
 }
 
 /// The text counts once for each row of parameters, since it is planned as often.

@@ -65,7 +65,8 @@ impl Planning {
                 Err(Error::new(
                     Kind::DeadlineExceeded,
                     format!(
-                        "planning took longer than {} s: make the statement simpler",
+                        "planning took longer than {} s, which is its limit or what the call's deadline left: \
+                         make the statement simpler, or allow the driver a longer timeout",
                         limit.as_secs_f32()
                     ),
                 ))

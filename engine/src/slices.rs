@@ -18,14 +18,14 @@ const PER_PARTITION: [&str; 8] = [
     "RawExec",
 ];
 
-/// How many slices `plan` is made of, or why it is but one.
-pub(crate) fn of(plan: &Arc<dyn ExecutionPlan>) -> Result<usize, &'static str> {
+/// How many slices `plan` is made of, at most `wanted`, or why it is but one.
+pub(crate) fn of(plan: &Arc<dyn ExecutionPlan>, wanted: usize) -> Result<usize, &'static str> {
     if !independent(plan) {
         return Err("its parts share work");
     }
     match plan.output_partitioning().partition_count() {
         0 | 1 => Err("it has one part only"),
-        parts => Ok(parts),
+        parts => Ok(parts.min(wanted)),
     }
 }
 

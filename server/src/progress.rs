@@ -1,6 +1,6 @@
 //! Requests that stop coming: a body of which nothing arrives for too long ends its call, whether
-//! the client sends one message or many. A client that died is found by pings; this is for one that
-//! lives and says nothing.
+//! the client sends one message or many, and one that its client breaks off is no complete one. A
+//! client that died is found by pings; this is for one that lives and says nothing.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -85,7 +85,7 @@ impl http_body::Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.pause = None;
-            return Poll::Ready(frame);
+            return Poll::Ready(frame.map(|frame| frame.map_err(status::of_body)));
         }
         let limit = self.limit;
         let pause = self

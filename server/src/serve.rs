@@ -15,10 +15,11 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
 use tonic_health::ServingStatus;
+use tower::util::MapResponseLayer;
 
 use crate::calls::Calls;
 use crate::config::{Config, ServerConfig};
-use crate::flight::{FlightServer, descriptor};
+use crate::flight::{FlightServer, descriptor, status};
 use crate::listen;
 use crate::monitor::{Monitor, Watched};
 use crate::progress::ProgressLayer;
@@ -211,6 +212,7 @@ fn serve_on(
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .layer(ProgressLayer::new(config.stall_timeout.0))
+        .layer(MapResponseLayer::new(status::of_unread))
         .add_service(health_service)
         .add_service(reflection)
         .add_service(flight)

@@ -12,6 +12,7 @@ import time
 import adbc_driver_flightsql
 import adbc_driver_flightsql.dbapi as flightsql
 import adbc_driver_manager
+import grpc
 import pandas
 import polars
 import pyarrow as pa
@@ -116,6 +117,60 @@ def test_every_type_a_spine_may_have_comes_back(server):
         if name == "naive":
             sent = [moment, None]
         assert got == sent, name
+
+
+def test_an_instant_is_the_same_in_every_zone(server):
+    moment = utc(4, 18)
+    table = pa.table({
+        "naive": pa.array([moment.replace(tzinfo=None)], pa.timestamp("us")),
+        "york": pa.array([moment], pa.timestamp("us", "America/New_York")),
+        "offset": pa.array([moment], pa.timestamp("ns", "+05:30")),
+    })
+    with server.connect() as connection, connection.cursor() as cursor:
+        cursor.adbc_ingest("zones", table, mode="create", temporary=True)
+        literal = f"TIMESTAMP '{moment.isoformat()}'"
+        for column in table.column_names:
+            assert fetched(cursor, f"SELECT {column}, {column} = naive, {column} = {literal}, extract(hour FROM {column}), "
+                           f"CAST(date_trunc('day', {column}) AS DATE) FROM zones") == [
+                               (moment, True, True, 18, moment.date())], column
+        assert fetched(cursor, "SELECT naive FROM zones UNION SELECT york FROM zones") == [(moment,)]
+        for column in table.column_names:
+            cursor.execute(f"SELECT $1 = {literal} AND extract(hour FROM $1) = 18", table.select([column]))
+            assert cursor.fetchall() == [(True,)], column
+
+
+def test_an_upload_whose_source_fails_leaves_nothing(server):
+    """The driver cancels the call: what came until then must not look like all there is."""
+    schema = pa.schema([("n", pa.int64())])
+
+    def numbers():
+        for n in range(100):
+            if n == 50:
+                raise RuntimeError("the source failed")
+            yield pa.RecordBatch.from_pylist([{"n": n}], schema=schema)
+    for _ in range(5):
+        with server.connect() as connection, connection.cursor() as cursor:
+            with pytest.raises(Exception, match="source failed"):
+                cursor.adbc_ingest("partial", pa.RecordBatchReader.from_batches(schema, numbers()),
+                                   mode="create", temporary=True)
+            time.sleep(0.3)
+            with pytest.raises(adbc_driver_manager.Error, match="partial"):
+                cursor.execute("SELECT count(*) FROM partial")
+
+
+def test_what_cannot_be_read_is_the_clients_fault(server):
+    """Bytes that are no message of gRPC's or Protobuf's, which no handler sees."""
+    with grpc.insecure_channel(server.uri.removeprefix("grpc://")) as channel:
+        def call(method, request):
+            rpc = channel.unary_unary(f"/arrow.flight.protocol.FlightService/{method}", request_serializer=lambda b: b)
+            with pytest.raises(grpc.RpcError) as error:
+                rpc(request, timeout=30)
+            return error.value.code()
+        assert call("GetFlightInfo", b"\xff\xff") == grpc.StatusCode.INVALID_ARGUMENT
+        assert call("GetSchema", b"\x08\x02\x1a\x01\xff") == grpc.StatusCode.INVALID_ARGUMENT, "a path that is no text"
+        assert call("PollFlightInfo", b"\x12" + b"\xff" * 9) == grpc.StatusCode.INVALID_ARGUMENT
+        assert call("GetFlightInfo", bytes(65 << 20)) == grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert call("MakeCoffee", b"") == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_frames_upload(server):

@@ -9,6 +9,7 @@
 )]
 
 mod protocol {
+    mod broken_off;
     mod cancelling;
     mod catalog_calls;
     pub(crate) mod client;

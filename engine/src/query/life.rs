@@ -45,6 +45,8 @@ struct Runs {
     active: usize,
     /// Slices run since the counters began at zero; one that runs again begins anew.
     slices: BTreeSet<usize>,
+    /// How many there are to run.
+    of: usize,
     plans: Vec<Weak<dyn ExecutionPlan>>,
 }
 
@@ -177,7 +179,7 @@ impl Entry {
     pub(crate) fn cancel(&self) -> bool {
         let state = {
             let times = self.times.lock();
-            if times.commits {
+            if times.commits || !times.state.is_under_way() {
                 return false;
             }
             self.cancelled.cancel();
@@ -186,7 +188,7 @@ impl Entry {
         if state == QueryState::Planned {
             end(self, QueryState::Cancelled, Some(&cancelled()));
         }
-        state.is_under_way()
+        true
     }
 
     /// Resolves when somebody cancels the query.
@@ -316,9 +318,10 @@ impl Token<Received> {
     }
 
     /// Planned and pinned; the entry lives on in the pinned query.
-    pub(crate) fn planned(mut self, files: usize) -> Arc<Entry> {
+    pub(crate) fn planned(mut self, files: usize, slices: usize) -> Arc<Entry> {
         let entry = Arc::clone(&self.entry);
         self.open = false;
+        entry.runs.lock().of = slices;
         entry.files.store(files as u64, Ordering::Relaxed);
         step(&entry, QueryState::Planned);
         entry
@@ -326,11 +329,13 @@ impl Token<Received> {
 }
 
 impl Token<Queued> {
-    /// A run of one slice of a planned query begins: it waits for its permit.
-    pub(crate) fn begin(entry: &Arc<Entry>, slice: usize) -> Self {
+    /// A run of one slice of a planned query begins, or of the whole: it waits for its permit.
+    pub(crate) fn begin(entry: &Arc<Entry>, slice: Option<usize>) -> Self {
         entry.log.revive(entry);
         let mut runs = entry.runs.lock();
-        let again = runs.slices.is_empty() || runs.slices.contains(&slice);
+        let slices = slice.map_or(0..runs.of.max(1), |slice| slice..slice + 1);
+        let read = slices.clone().any(|slice| runs.slices.contains(&slice));
+        let again = runs.slices.is_empty() || read;
         if runs.active == 0 {
             let mut times = entry.times.lock();
             times.error = None;
@@ -345,7 +350,7 @@ impl Token<Queued> {
                 entry.bytes.store(0, Ordering::Relaxed);
             }
         }
-        runs.slices.insert(slice);
+        runs.slices.extend(slices);
         runs.active += 1;
         Self::new(Arc::clone(entry))
     }
@@ -363,9 +368,22 @@ impl Token<Running> {
         figures.sent(self.entry.purpose(), rows, bytes);
     }
 
+    /// A run came to its end, and with the last slice the query.
     pub(crate) fn succeed(mut self) {
         self.open = false;
-        end(&self.entry, QueryState::Succeeded, None);
+        let left = {
+            let mut runs = self.entry.runs.lock();
+            let left = runs.active == 1 && runs.slices.len() < runs.of;
+            if left {
+                runs.active = 0;
+            }
+            left
+        };
+        if left && self.entry.times.lock().error.is_none() {
+            step(&self.entry, QueryState::Planned);
+        } else if !left {
+            end(&self.entry, QueryState::Succeeded, None);
+        }
     }
 }
 
@@ -511,7 +529,7 @@ mod tests {
         let second = log.receive("session-1", "insert");
         assert!(second.entry().commits().is_ok());
         assert!(!second.entry().cancel());
-        let entry = second.planned(0);
+        let entry = second.planned(0, 1);
         assert!(!entry.cancel());
         assert_eq!(entry.status().state, QueryState::Planned);
     }
@@ -530,9 +548,9 @@ mod tests {
     #[test]
     fn each_run_counts_its_own_rows() {
         let log = Arc::new(QueryLog::default());
-        let entry = log.receive("session-1", "select 1").planned(2);
+        let entry = log.receive("session-1", "select 1").planned(2, 1);
         for _ in 0..2 {
-            let running = Token::begin(&entry, 0).permitted(None);
+            let running = Token::begin(&entry, Some(0)).permitted(None);
             running.sent(5, 40);
             running.succeed();
             let statuses = log.statuses();

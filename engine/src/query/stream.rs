@@ -14,9 +14,9 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::TaskContext;
-use datafusion::physical_plan::{ExecutionPlan, execute_stream};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use featureflight_catalog::{Error, Kind, Result, value_bytes};
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -190,15 +190,20 @@ pub(crate) struct Limit {
 pub(crate) enum Rows {
     Ready(RecordBatch),
     Plan(Arc<dyn ExecutionPlan>, Arc<TaskContext>),
-    /// One partition of a plan.
-    Slice(Arc<dyn ExecutionPlan>, Arc<TaskContext>, usize),
+    /// The partitions of a plan that fall to one slice, one after the other.
+    Slice {
+        plan: Arc<dyn ExecutionPlan>,
+        context: Arc<TaskContext>,
+        slice: usize,
+        of: usize,
+    },
 }
 
 impl Rows {
     pub(crate) fn plan(&self) -> Option<&Arc<dyn ExecutionPlan>> {
         match self {
             Self::Ready(_) => None,
-            Self::Plan(plan, _) | Self::Slice(plan, ..) => Some(plan),
+            Self::Plan(plan, _) | Self::Slice { plan, .. } => Some(plan),
         }
     }
 }
@@ -268,9 +273,18 @@ async fn pump(
             let batches = execute_stream(plan, Arc::clone(&context));
             memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
         }
-        Rows::Slice(plan, context, partition) => {
-            let batches = plan.execute(partition, Arc::clone(&context));
-            memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
+        Rows::Slice {
+            plan,
+            context,
+            slice,
+            of,
+        } => {
+            let all = plan.output_partitioning().partition_count();
+            let within = Arc::clone(&context);
+            let batches = futures::stream::iter((slice..all).step_by(of))
+                .map(move |partition| plan.execute(partition, Arc::clone(&within)))
+                .try_flatten();
+            memory::guarded(batches.boxed(), &context).boxed()
         }
     };
     let mut batches = hand_overs(batches, Outlet::new(Arc::clone(&query.schema)));

@@ -57,6 +57,23 @@ async fn slices_are_the_whole_together() {
 }
 
 #[tokio::test]
+async fn there_are_no_more_slices_than_were_asked_for() {
+    let server = with_files(7).await;
+    let sql = ["SELECT age FROM history.customers"; 10].join(" UNION ALL ");
+    let query = server.pin(&sql).await.unwrap();
+    assert_eq!(query.slices, 3);
+    let whole = lines(&server.rows_of(&query).await.unwrap());
+    let mut together = Vec::new();
+    for slice in 0..3 {
+        let rows = lines(&server.slice(&query, slice).await.unwrap());
+        assert!(!rows.is_empty());
+        together.extend(rows);
+    }
+    together.sort();
+    assert_eq!(together, whole);
+}
+
+#[tokio::test]
 async fn what_shares_work_or_has_an_order_stays_whole() {
     let server = with_files(7).await;
     for sql in [

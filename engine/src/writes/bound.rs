@@ -44,7 +44,8 @@ impl Engine {
             ));
         }
         let rows: usize = bound.iter().map(RecordBatch::num_rows).sum();
-        if rows > 1 {
+        // Columns without rows are not nothing: they are no row to write.
+        if rows > 1 || (rows == 0 && !bound.is_empty()) {
             return self
                 .insert_bound(caller, sql, bound)
                 .await
@@ -111,7 +112,8 @@ fn plan(
     match command {
         Command::Insert(insert) => Insertion::new(*insert)?.of_parameters(&scope),
         _ => Err(Error::invalid(
-            "several rows of parameters are bound, which only INSERT takes: bind one row at a time",
+            "several rows of parameters are bound, or none, which only INSERT takes: bind one row at a \
+             time",
         )),
     }
 }

@@ -130,10 +130,12 @@ pub(super) async fn do_put(
     caller: &Caller,
     mut messages: BoxStream<'static, Result<FlightData>>,
 ) -> Result<Put, Fault> {
-    let first = messages
-        .next()
-        .await
-        .ok_or_else(|| Error::invalid("DoPut without a message"))??;
+    let first = messages.next().await.ok_or_else(|| {
+        Error::invalid(
+            "DoPut without a message: send a command, and for an upload at least one record \
+                 batch, which may have no rows",
+        )
+    })??;
     let descriptor = first
         .flight_descriptor
         .clone()

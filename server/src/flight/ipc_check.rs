@@ -11,9 +11,11 @@ pub(super) mod tests;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::RecordBatch;
+use arrow::array::{ArrayRef, AsArray, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{
+    DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, SchemaRef,
+};
 use arrow::ipc::convert::fb_to_schema;
 use arrow::ipc::reader::read_record_batch;
 use arrow::ipc::{
@@ -22,6 +24,8 @@ use arrow::ipc::{
 use arrow_flight::FlightData;
 use featureflight_catalog::{Error, Kind, Result};
 use flatbuffers::VerifierOptions;
+
+use super::in_utc;
 
 /// A message's header: 2,500 columns with long names take some hundred kilobytes.
 const MAX_HEADER_BYTES: usize = 1 << 20;
@@ -51,17 +55,22 @@ pub(super) enum Decoded {
     Nothing,
 }
 
-/// Decodes the messages of one stream: a schema, then rows. Uncompressed and without dictionaries.
+/// Decodes the messages of one stream: a schema, then rows, with [timestamps in UTC](in_utc).
+/// Uncompressed and without dictionaries.
 #[derive(Debug)]
 pub(super) struct Decoder {
     /// Names the data in errors: `the bound parameters`.
     what: &'static str,
-    schema: Option<SchemaRef>,
+    /// As it was sent, and in UTC.
+    schemas: Option<(SchemaRef, SchemaRef)>,
 }
 
 impl Decoder {
     pub(super) fn new(what: &'static str) -> Self {
-        Self { what, schema: None }
+        Self {
+            what,
+            schemas: None,
+        }
     }
 
     /// # Errors
@@ -71,16 +80,24 @@ impl Decoder {
         if message.data_header.is_empty() {
             return Ok(Decoded::Nothing);
         }
-        let decoded = catch_unwind(AssertUnwindSafe(|| decode(message, self.schema.as_ref())));
+        let sent = self.schemas.as_ref().map(|(sent, _)| sent);
+        let decoded = catch_unwind(AssertUnwindSafe(|| decode(message, sent)));
         let decoded = decoded.unwrap_or_else(|_| Err(malformed("Arrow cannot decode it")));
         let decoded = decoded.map_err(|error| Error {
             message: format!("{} cannot be read: {}", self.what, error.message),
             ..error
         })?;
-        if let Decoded::Schema(schema) = &decoded {
-            self.schema = Some(SchemaRef::clone(schema));
+        match (decoded, &self.schemas) {
+            (Decoded::Schema(sent), _) => {
+                let schema = in_utc::schema(&sent);
+                self.schemas = Some((sent, SchemaRef::clone(&schema)));
+                Ok(Decoded::Schema(schema))
+            }
+            (Decoded::Batch(batch), Some((_, schema))) => {
+                in_utc::rows(&batch, schema).map(Decoded::Batch)
+            }
+            (decoded, _) => Ok(decoded),
         }
-        Ok(decoded)
     }
 }
 
@@ -108,7 +125,7 @@ fn decode(message: &FlightData, schema: Option<&SchemaRef>) -> Result<Decoded> {
         (MessageHeader::Schema, Some(_)) => Err(malformed("it has two schemas")),
         (MessageHeader::RecordBatch, Some(schema)) => rows(message, header, schema),
         (MessageHeader::RecordBatch, None) => Err(malformed("rows come before the schema")),
-        (MessageHeader::DictionaryBatch, _) => Err(dictionary()),
+        (MessageHeader::DictionaryBatch, _) => Err(dictionary(None)),
         _ => Err(malformed("it is neither a schema nor rows")),
     }
 }
@@ -137,7 +154,7 @@ fn check_field(field: &Field<'_>, depth: usize, seen: &mut usize) -> Result<()> 
         )));
     }
     if field.dictionary().is_some() {
-        return Err(dictionary());
+        return Err(dictionary(field.name()));
     }
     let children = field.children().map_or(0, |children| children.len());
     let wanted = match field.type_type() {
@@ -168,7 +185,13 @@ fn check_field(field: &Field<'_>, depth: usize, seen: &mut usize) -> Result<()> 
         }
         Type::List | Type::LargeList | Type::Map => 1..=1,
         Type::Struct_ => 0..=MAX_FIELDS,
-        _ => return Err(malformed("a field has a type this server does not take")),
+        other => {
+            return Err(malformed(&format!(
+                "{} has a type this server does not take ({}): send it as another",
+                column(field.name()),
+                other.variant_name().unwrap_or("unknown"),
+            )));
+        }
     };
     if !wanted.contains(&children) {
         return Err(malformed(
@@ -196,16 +219,41 @@ fn rows(message: &FlightData, header: Message<'_>, schema: &SchemaRef) -> Result
         .header_as_record_batch()
         .ok_or_else(|| malformed("it has no rows"))?;
     check_rows(batch, message.data_body.len())?;
-    read_record_batch(
+    let rows = read_record_batch(
         &Buffer::from(message.data_body.as_ref()),
         batch,
         SchemaRef::clone(schema),
         &HashMap::new(),
         None,
         &header.version(),
-    )
-    .map(Decoded::Batch)
-    .map_err(|error| malformed(&error.to_string()))
+    );
+    let rows = rows.map_err(|error| malformed(&error.to_string()))?;
+    rows.columns().iter().try_for_each(check_decimals)?;
+    Ok(Decoded::Batch(rows))
+}
+
+/// Arrow does not look whether decimals have the digits their type has.
+fn check_decimals(column: &ArrayRef) -> Result<()> {
+    let checked = match *column.data_type() {
+        DataType::Decimal32(digits, _) => {
+            let column = column.as_primitive::<Decimal32Type>();
+            column.validate_decimal_precision(digits)
+        }
+        DataType::Decimal64(digits, _) => {
+            let column = column.as_primitive::<Decimal64Type>();
+            column.validate_decimal_precision(digits)
+        }
+        DataType::Decimal128(digits, _) => {
+            let column = column.as_primitive::<Decimal128Type>();
+            column.validate_decimal_precision(digits)
+        }
+        DataType::Decimal256(digits, _) => {
+            let column = column.as_primitive::<Decimal256Type>();
+            column.validate_decimal_precision(digits)
+        }
+        _ => Ok(()),
+    };
+    checked.map_err(|error| malformed(&error.to_string()))
 }
 
 fn check_rows(batch: Rows<'_>, body: usize) -> Result<()> {
@@ -248,8 +296,15 @@ fn check_rows(batch: Rows<'_>, body: usize) -> Result<()> {
     Ok(())
 }
 
-fn dictionary() -> Error {
-    malformed("it is dictionary-encoded; send plain columns")
+fn dictionary(name: Option<&str>) -> Error {
+    malformed(&format!(
+        "{} is dictionary-encoded; send plain columns (of pandas, convert categories to text)",
+        column(name)
+    ))
+}
+
+fn column(name: Option<&str>) -> String {
+    name.map_or_else(|| "a column".to_owned(), |name| format!("column `{name}`"))
 }
 
 fn malformed(why: &str) -> Error {

@@ -20,6 +20,7 @@ mod foreign_keys;
 mod handle;
 mod handshake;
 mod headers;
+mod in_utc;
 mod ingest;
 mod ipc_check;
 mod keep_alive;

@@ -21,7 +21,8 @@ use super::ipc_check::{Decoded, Decoder};
 const MAX_BYTES: usize = 1 << 20;
 const MAX_ROWS_BYTES: usize = 256 << 20;
 
-/// The rows a client sends for a query; no batch of them is empty.
+/// The rows a client sends for a query: no batch of them is empty, but for a single one where there
+/// are columns and no rows. None where nothing is bound.
 ///
 /// # Errors
 /// `InvalidArgument` for data that is not what it says it is, `ResourceExhausted` for too much of
@@ -45,6 +46,7 @@ async fn receive_within(
 ) -> Result<Vec<RecordBatch>> {
     let mut decoder = Decoder::new("the bound parameters");
     let mut rows = Vec::new();
+    let mut columns = None;
     let mut bytes = 0;
     while let Some(message) = messages.next().await {
         let message = message?;
@@ -59,11 +61,14 @@ async fn receive_within(
             ));
         }
         match decoder.decode(&message)? {
-            Decoded::Schema(_) | Decoded::Nothing => {}
+            Decoded::Schema(schema) => columns = Some(schema),
+            Decoded::Nothing => {}
             Decoded::Batch(batch) if batch.num_rows() == 0 => {}
             Decoded::Batch(batch) => rows.push(batch),
         }
     }
+    let columns = columns.filter(|schema| rows.is_empty() && !schema.fields().is_empty());
+    rows.extend(columns.map(RecordBatch::new_empty));
     Ok(rows)
 }
 

@@ -10,7 +10,7 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{FlightData, FlightDescriptor, FlightInfo};
 use datafusion::scalar::ScalarValue;
-use featureflight_catalog::Result;
+use featureflight_catalog::{Error, Result};
 use featureflight_engine::Caller;
 use futures::stream::BoxStream;
 use prost::Message;
@@ -146,5 +146,12 @@ fn bound(service: &Service, handle: &[u8], statement: &Statement) -> Result<Vec<
         .of(handle)
         .or_else(|| statement.parameters.clone());
     let rows = rows.map(|rows| parameters::read(&rows)).transpose()?;
-    featureflight_engine::parameters::values(&rows.unwrap_or_default())
+    let rows = rows.unwrap_or_default();
+    let values = featureflight_engine::parameters::values(&rows)?;
+    if values.is_empty() && !rows.is_empty() {
+        return Err(Error::invalid(
+            "no rows of parameters are bound, so that the query would run for none: bind one or more",
+        ));
+    }
+    Ok(values)
 }

@@ -101,6 +101,35 @@ pub(crate) fn of_result(error: &FlightError) -> Error {
     }
 }
 
+/// What went wrong while the bytes of a request came in. tonic takes `Cancelled`, which a client's
+/// reset of the stream is, for the end of the messages (`StreamingInner::poll_frame` of 0.14): what
+/// came until then would look like all there is.
+pub(crate) fn of_body(status: Status) -> Status {
+    match status.code() {
+        Code::Cancelled => Status::new(Code::Aborted, "the client broke off its request"),
+        _ => status,
+    }
+}
+
+/// An answer as it leaves. One that is not ours, without a request's id, is tonic's own verdict on
+/// bytes it could not read: it calls them an internal error, and a message beyond the limit out of
+/// range.
+pub(crate) fn of_unread<B>(mut answer: http::Response<B>) -> http::Response<B> {
+    let headers = answer.headers_mut();
+    if headers.contains_key(REQUEST_ID) {
+        return answer;
+    }
+    if let Some(verdict) = headers.get_mut("grpc-status") {
+        let meant = match Code::from_bytes(verdict.as_bytes()) {
+            Code::Internal => Code::InvalidArgument,
+            Code::OutOfRange => Code::ResourceExhausted,
+            other => other,
+        };
+        *verdict = http::HeaderValue::from(i32::from(meant));
+    }
+    answer
+}
+
 /// For a request of which nothing came for `limit`.
 pub(crate) fn stalled(limit: Duration) -> Status {
     Status::new(
@@ -115,7 +144,7 @@ pub(crate) fn stalled(limit: Duration) -> Status {
 /// What went wrong while a request's messages came in.
 pub(crate) fn of_request(status: &Status) -> Error {
     let kind = match status.code() {
-        Code::Cancelled => Kind::Cancelled,
+        Code::Cancelled | Code::Aborted => Kind::Cancelled,
         Code::DeadlineExceeded => Kind::DeadlineExceeded,
         // tonic's code for a message above the size limit.
         Code::OutOfRange | Code::ResourceExhausted => Kind::ResourceExhausted,

@@ -95,7 +95,7 @@ impl Statements {
         let mut handle = [0; HANDLE_BYTES];
         rand::rng().fill_bytes(&mut handle);
         let slices = executed.query.slices;
-        let weight = executed.query.held_bytes().max(self.least);
+        let weight = self.weight(&executed);
         self.pinned.lock().insert(handle, executed, weight);
         match slices {
             0 | 1 => vec![self.issue_one(signer, handle, None)],
@@ -103,6 +103,10 @@ impl Statements {
                 .map(|slice| self.issue_one(signer, handle, Some(slice)))
                 .collect(),
         }
+    }
+
+    fn weight(&self, executed: &Executed) -> usize {
+        executed.query.held_bytes().max(self.least)
     }
 
     fn issue_one(&self, signer: &Signer, handle: Handle, slice: Option<usize>) -> Issued {
@@ -158,7 +162,8 @@ impl Statements {
                  renewed: run it again",
             ));
         }
-        pinned.insert(handle, executed, 1);
+        let weight = self.weight(&executed);
+        pinned.insert(handle, executed, weight);
         Ok(self.issue_one(signer, handle, slice))
     }
 }

@@ -100,6 +100,8 @@ async fn what_waits_or_is_done_or_is_not_ours() {
         client.cancel(&info).await.unwrap(),
         CancelStatus::NotCancellable
     );
+    let again = client.fetch(&only_ticket(&info)).await.unwrap();
+    assert_eq!(again.rows(), 1, "what was not cancelled stays");
     assert_eq!(
         code(client.cancel(&FlightInfo::new()).await),
         Code::InvalidArgument
@@ -109,6 +111,31 @@ async fn what_waits_or_is_done_or_is_not_ours() {
         .await
         .unwrap();
     assert_eq!(code(client.cancel(&tables).await), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn a_result_of_which_slices_are_left_is_not_done() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let mut asking = client.with_header("featureflight-endpoints", "4");
+    let sql = "SELECT id FROM history.examples UNION ALL SELECT id FROM history.examples";
+    let info = asking.execute(sql).await.unwrap();
+    let tickets: Vec<_> = info.endpoint.iter().flat_map(|one| &one.ticket).collect();
+    client.fetch(tickets[0]).await.unwrap();
+    let state = "SELECT state FROM system.queries WHERE statement LIKE '%history.examples%' AND statement NOT LIKE '%system%'";
+    assert_eq!(client.rows(state).await, ["planned"]);
+    assert_eq!(client.cancel(&info).await.unwrap(), CancelStatus::Cancelled);
+    for ticket in &tickets {
+        assert_eq!(code(client.fetch(ticket).await), Code::Cancelled);
+    }
+    let info = asking.execute(sql).await.unwrap();
+    for ticket in info.endpoint.iter().flat_map(|one| &one.ticket) {
+        client.fetch(ticket).await.unwrap();
+    }
+    assert_eq!(
+        client.cancel(&info).await.unwrap(),
+        CancelStatus::NotCancellable
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -157,6 +184,22 @@ async fn a_ticket_lives_longer_when_it_is_renewed() {
     let once = client.execute("SELECT random()").await.unwrap().endpoint[0].clone();
     assert_eq!(once.expiration_time, None, "good once");
     assert_eq!(code(client.renew(&once).await), Code::FailedPrecondition);
+}
+
+#[tokio::test]
+async fn what_is_renewed_weighs_as_before() {
+    let server = Server::configured(|config| config.server.max_tickets = 3).await;
+    let mut client = server.connect().await;
+    let mut kept = Vec::new();
+    for _ in 0..9 {
+        let endpoint = client.execute("SELECT 1").await.unwrap().endpoint[0].clone();
+        kept.push(client.renew(&endpoint).await.unwrap());
+    }
+    let mut good = 0;
+    for endpoint in kept {
+        good += usize::from(client.fetch(&endpoint.ticket.unwrap()).await.is_ok());
+    }
+    assert_eq!(good, 3);
 }
 
 #[tokio::test]

@@ -3,10 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow_flight::FlightData;
-use arrow_flight::FlightDescriptor;
-use arrow_flight::encode::FlightDataEncoderBuilder;
-use arrow_flight::error::FlightError;
 use arrow_flight::sql::client::FlightSqlServiceClient;
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, CommandPreparedStatementQuery,
@@ -20,6 +16,7 @@ use prost::bytes::Bytes;
 use tonic::{Code, Status};
 
 use super::client::{Client, Server, alone, code};
+use super::uploads::messages;
 
 fn command(handle: &Bytes) -> CommandPreparedStatementQuery {
     CommandPreparedStatementQuery {
@@ -27,19 +24,8 @@ fn command(handle: &Bytes) -> CommandPreparedStatementQuery {
     }
 }
 
-async fn rows_message(command: &impl ProstMessageExt, batch: RecordBatch) -> Vec<FlightData> {
-    FlightDataEncoderBuilder::new()
-        .with_flight_descriptor(Some(FlightDescriptor::new_cmd(
-            command.as_any().encode_to_vec(),
-        )))
-        .build(futures::stream::iter([Ok::<_, FlightError>(batch)]))
-        .try_collect()
-        .await
-        .unwrap()
-}
-
 async fn bind(client: &mut Client, handle: &Bytes, batch: RecordBatch) -> Result<Bytes, Status> {
-    let messages = rows_message(&command(handle), batch).await;
+    let messages = messages(&command(handle), vec![batch]).await;
     let result = client.put(messages).await?;
     let result = DoPutPreparedStatementResult::decode(result.as_slice()).unwrap();
     Ok(result.prepared_statement_handle.expect("a new handle"))
@@ -178,6 +164,22 @@ async fn a_query_runs_once_for_each_row_of_parameters() {
         code(client.info(&command(&bound)).await),
         Code::InvalidArgument
     );
+}
+
+#[tokio::test]
+async fn binding_no_rows_is_not_binding_what_was_bound_before() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let sql = "SELECT v FROM examples WHERE id = $1";
+    let handle = client.prepare(sql).await.unwrap().handle;
+    bind(&mut client, &handle, texts(&["A"])).await.unwrap();
+    let none = bind(&mut client, &handle, texts(&[])).await.unwrap();
+    for handle in [none, handle] {
+        let refused = client.info(&command(&handle)).await.expect_err("no rows");
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        let message = refused.message();
+        assert!(message.contains("no rows of parameters"), "{message}");
+    }
 }
 
 #[tokio::test]

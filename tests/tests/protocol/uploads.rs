@@ -48,8 +48,9 @@ pub(crate) fn spine(rows: &[(&str, i64)]) -> RecordBatch {
     .unwrap()
 }
 
+/// A command, and rows for it.
 pub(super) async fn messages(
-    command: &CommandStatementIngest,
+    command: &impl ProstMessageExt,
     batches: Vec<RecordBatch>,
 ) -> Vec<FlightData> {
     let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());

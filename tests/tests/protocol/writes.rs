@@ -5,11 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float64Array, Int64Array, RecordBatch, StringArray};
-use arrow_flight::FlightDescriptor;
-use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::sql::{
-    CommandPreparedStatementUpdate, CommandStatementIngest, DoPutUpdateResult, ProstMessageExt,
-    TableDefinitionOptions, TableExistsOption, TableNotExistOption,
+    CommandPreparedStatementQuery, CommandPreparedStatementUpdate, CommandStatementIngest,
+    DoPutUpdateResult, TableDefinitionOptions, TableExistsOption, TableNotExistOption,
 };
 use featureflight_catalog::model::FeatureGroup;
 use featureflight_online::group::WriteGroup;
@@ -18,11 +16,11 @@ use featureflight_online::store::embedded::EmbeddedStore;
 use featureflight_server::Config;
 use featureflight_server::serve::{ServerHandle, serve};
 use featureflight_tests::warehouse::Group;
-use futures::TryStreamExt;
 use prost::Message;
 use tonic::{Code, Status};
 
 use super::client::{Client, Server, code};
+use super::uploads::messages;
 
 /// A server that owns its warehouse, with one feature group `scores`.
 pub(crate) async fn writer() -> Server {
@@ -371,14 +369,7 @@ async fn bound(
     let command = CommandPreparedStatementUpdate {
         prepared_statement_handle: handle,
     };
-    let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-    let messages = FlightDataEncoderBuilder::new()
-        .with_flight_descriptor(Some(descriptor))
-        .build(futures::stream::iter(batches.into_iter().map(Ok)))
-        .try_collect()
-        .await
-        .unwrap();
-    let result = client.put(messages).await?;
+    let result = client.put(messages(&command, batches).await).await?;
     let result = DoPutUpdateResult::decode(result.as_slice()).unwrap();
     Ok(result.record_count)
 }
@@ -408,6 +399,16 @@ async fn bound_rows_are_one_write() {
     let one = vec![rows(&[("d", "2026-01-01", 4.0, 4)])];
     let written = bound(&mut client, prepared.handle.clone(), one).await;
     assert_eq!(written.unwrap(), 1);
+    // What was bound before is another thing than no rows now.
+    let bind = CommandPreparedStatementQuery {
+        prepared_statement_handle: prepared.handle.clone(),
+    };
+    let before = rows(&[("x", "2026-01-01", 9.0, 9), ("y", "2026-01-01", 9.0, 9)]);
+    let bind = messages(&bind, vec![before]).await;
+    client.put(bind).await.unwrap();
+    let none = vec![rows(&[])];
+    let written = bound(&mut client, prepared.handle.clone(), none).await;
+    assert_eq!(written.unwrap(), 0);
     let broken = vec![rows(&[("e", "2026-01-01", 5.0, 5), ("f", "soon", 5.0, 5)])];
     let refused = bound(&mut client, prepared.handle, broken).await;
     assert_eq!(code(refused), Code::InvalidArgument);
@@ -425,7 +426,13 @@ async fn bound_rows_are_one_write() {
     let mut states = client.rows(states).await;
     states.sort();
     assert_eq!(states, ["failed", "succeeded"]);
-    assert_eq!(server.online(&["a", "b", "c", "d", "e"]).await.len(), 3);
+    assert_eq!(
+        server
+            .online(&["a", "b", "c", "d", "e", "x", "y"])
+            .await
+            .len(),
+        3
+    );
 }
 
 #[tokio::test]
