@@ -8,6 +8,7 @@
 pub mod boundary;
 pub mod caller;
 mod catalogs;
+mod complexity;
 mod cooperation;
 mod definitions;
 mod effects;

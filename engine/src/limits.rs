@@ -18,6 +18,12 @@ use featureflight_udf::dialect::walk::{walk_query, walk_statement};
 /// Relations a statement reads when each use of a CTE or view counts as what it reads.
 const MAX_EXPANDED_RELATIONS: u64 = 512;
 
+/// Columns of the longest list that the statement selects, for all of those relations.
+const MAX_EXPANDED_COLUMNS: u64 = 200_000;
+
+/// Relations that one `FROM` joins. Planning writes out the columns of all of them for each one more.
+const MAX_JOINED_RELATIONS: usize = 64;
+
 /// Nodes of a logical plan, each use of a CTE or view counted.
 const MAX_PLAN_NODES: usize = 10_000;
 
@@ -47,7 +53,37 @@ pub(crate) fn check_expansion(
              views are written out: use each of them less often"
         )));
     }
+    if expansion.joined > MAX_JOINED_RELATIONS {
+        return Err(too_complex(format!(
+            "a FROM joins {} relations, the limit is {MAX_JOINED_RELATIONS}: join some of them in a \
+             temporary table first",
+            expansion.joined
+        )));
+    }
+    let columns = relations.saturating_mul(expansion.columns);
+    if columns > MAX_EXPANDED_COLUMNS {
+        return Err(too_complex(format!(
+            "the statement has {} columns in a list and reads {relations} relations, which are \
+             {columns} columns when all is written out, and the limit is {MAX_EXPANDED_COLUMNS}: \
+             select fewer",
+            expansion.columns
+        )));
+    }
     Ok(())
+}
+
+fn joined(from: &[ast::TableWithJoins]) -> usize {
+    let relations = from.iter().flat_map(|table| {
+        let others = table.joins.iter().map(|join| &join.relation);
+        std::iter::once(&table.relation).chain(others)
+    });
+    let of = |relation: &ast::TableFactor| match relation {
+        ast::TableFactor::NestedJoin {
+            table_with_joins, ..
+        } => joined(std::slice::from_ref(table_with_joins)),
+        _ => 1,
+    };
+    relations.map(of).sum()
 }
 
 /// Counts relations, CTEs and views by what they read.
@@ -61,6 +97,10 @@ struct Expansion<'a> {
     definitions: HashMap<*const ast::Query, String>,
     /// What each query around the current place reads so far.
     open: Vec<u64>,
+    /// The most relations of one `FROM`.
+    joined: usize,
+    /// The most expressions of one `SELECT`.
+    columns: u64,
 }
 
 impl<'a> Expansion<'a> {
@@ -71,6 +111,8 @@ impl<'a> Expansion<'a> {
             counted: HashMap::new(),
             definitions: HashMap::new(),
             open: Vec::new(),
+            joined: 0,
+            columns: 0,
         }
     }
 
@@ -94,6 +136,8 @@ impl<'a> Expansion<'a> {
         inside.counted.clone_from(&self.counted);
         let reads = inside.count(|visitor| walk_query(&view.query, visitor));
         self.counted.extend(inside.counted);
+        self.joined = self.joined.max(inside.joined);
+        self.columns = self.columns.max(inside.columns);
         self.counted.insert(name.to_owned(), reads);
         Some(reads)
     }
@@ -127,6 +171,12 @@ impl Visitor for Expansion<'_> {
             }
             None => self.add(reads),
         }
+        ControlFlow::Continue(())
+    }
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Error> {
+        self.joined = self.joined.max(joined(&select.from));
+        self.columns = self.columns.max(select.projection.len() as u64);
         ControlFlow::Continue(())
     }
 

@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::boundary::{announced, sent};
 use crate::caller::Caller;
 use crate::catalogs::statement_catalog;
+use crate::complexity;
 use crate::effects;
 use crate::engine::Core;
 use crate::erasing::Forgetting;
@@ -71,9 +72,6 @@ pub(crate) struct Scope {
     /// `None` while the statement is only prepared.
     pub(crate) parameters: Option<Vec<ScalarValue>>,
 }
-
-/// Rows of bound parameters that one query runs with, one after the other.
-const MAX_BOUND_ROWS: usize = 256;
 
 /// Everything one query is planned against.
 pub(crate) struct Ground {
@@ -147,6 +145,7 @@ impl Ground {
         let planned =
             featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
         limits::check_size(std::slice::from_ref(&planned.plan))?;
+        complexity::check(&planned.plan)?;
         crate::functions::check_patterns(&planned.plan).map_err(classify)?;
         Ok(planned)
     }
@@ -170,7 +169,6 @@ pub(crate) async fn pin(
     };
     match command {
         Command::Query(statement) => {
-            check_rows(rows.len() + 1)?;
             check_length(&scope.core, &sql, rows.len() + 1)?;
             let pinned = pin_rows(&scope, statement, rows.collect()).await;
             pinned.map(Planned::Query)
@@ -395,19 +393,6 @@ fn unsettled(scope: &Scope, context: &StatementContext) -> bool {
 pub(crate) fn parse(core: &Core, sql: &str) -> Result<Command> {
     check_length(core, sql, 1)?;
     statement::classify(featureflight_udf::dialect::parse(sql)?)
-}
-
-fn check_rows(rows: usize) -> Result<()> {
-    if rows <= MAX_BOUND_ROWS {
-        return Ok(());
-    }
-    Err(Error::new(
-        Kind::ResourceExhausted,
-        format!(
-            "a query runs with at most {MAX_BOUND_ROWS} rows of parameters, {rows} are bound: \
-             upload them into a temporary table and join it"
-        ),
-    ))
 }
 
 /// The text counts once for each row of parameters, since it is planned as often.

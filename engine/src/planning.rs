@@ -122,6 +122,13 @@ pub(crate) fn panicked(panic: &(dyn Any + Send)) -> Error {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default();
+    // Arrow's offsets have 32 bits, and it has no error for more of them.
+    if ["offset overflow", "length overflow", "capacity overflow"].contains(&text.as_str()) {
+        return Error::new(
+            Kind::ResourceExhausted,
+            "the values of one batch are larger than 2 GB together: select fewer or smaller ones",
+        );
+    }
     Error::internal(format!("panic: {text}"))
 }
 

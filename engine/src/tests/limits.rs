@@ -266,3 +266,106 @@ async fn repartitions_under_a_memory_limit_end() {
         }
     }
 }
+
+/// Each level of the ladder is twice as large as the one below when it is written out.
+fn ladder(levels: usize, rest: &str) -> String {
+    let mut sql = "WITH t0 AS (SELECT value AS x FROM range(3))".to_owned();
+    for level in 1..=levels {
+        write!(sql, ", t{level} AS (SELECT x + x AS x FROM t{})", level - 1).unwrap();
+    }
+    sql + &rest.replace("TOP", &format!("t{levels}"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conditions_over_columns_that_double_are_refused_soon() {
+    let server = server().await;
+    let conditions = [
+        " SELECT * FROM (SELECT * FROM TOP) WHERE x > 5",
+        " SELECT x, count(*) FROM TOP GROUP BY x HAVING x > 5",
+        " SELECT * FROM TOP a JOIN range(3) b ON a.x = b.value",
+        " SELECT * FROM range(3) b JOIN TOP a ON a.x > b.value",
+        " SELECT * FROM range(3) WHERE value IN (SELECT x FROM TOP WHERE x > 5)",
+        " SELECT * FROM (SELECT x FROM TOP UNION ALL SELECT 1) WHERE x > 5",
+        " SELECT * FROM (SELECT x, row_number() OVER (ORDER BY x) FROM TOP ORDER BY x LIMIT 9) WHERE x > 5",
+    ];
+    let started = std::time::Instant::now();
+    for condition in conditions {
+        let error = server.error(&ladder(40, condition)).await;
+        assert_eq!(error.kind, Kind::ResourceExhausted, "{condition}: {error}");
+        assert!(
+            error.message.contains("written out"),
+            "{condition}: {error}"
+        );
+    }
+    assert!(started.elapsed().as_secs() < 20);
+    let few = ladder(8, " SELECT x FROM TOP WHERE x > 256");
+    assert_eq!(server.lines(&few).await, ["512"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn plans_that_are_wide_in_any_way_are_refused_soon() {
+    let server = server().await;
+    let some = |count: usize, one: fn(usize) -> String, between: &str| {
+        (0..count).map(one).collect::<Vec<_>>().join(between)
+    };
+    let columns = some(4_000, |n| format!("{n} AS c{n}"), ", ");
+    let relations = some(65, |n| format!("t t{n}"), ", ");
+    let arms = some(150, |_| "SELECT * FROM t".to_owned(), " UNION ALL ");
+    let keys = some(300, |n| format!("value + {n}"), ", ");
+    let few = some(12, |n| format!("value + {n}"), ", ");
+    let named = some(300, |n| format!("{n} AS c{n}"), ", ");
+    for (sql, word) in [
+        (
+            format!("WITH t AS (SELECT {columns}) SELECT count(*) FROM {relations}"),
+            "a FROM joins 65",
+        ),
+        (
+            format!("WITH t AS (SELECT {columns}) {arms}"),
+            "columns in a list",
+        ),
+        (
+            format!("WITH t AS (SELECT {named}) SELECT * FROM t a NATURAL JOIN t b"),
+            "joins",
+        ),
+        (format!("SELECT * FROM range(3) ORDER BY {keys}"), "sorts"),
+        (
+            format!("SELECT sum(value) OVER (PARTITION BY {keys}) FROM range(3)"),
+            "partitions",
+        ),
+        (
+            format!("SELECT count(*) FROM range(3) GROUP BY CUBE ({few})"),
+            "grouping sets",
+        ),
+        (
+            format!(
+                "SELECT count(*) FROM range(3) GROUP BY CUBE (value, value + 1, value + 2, value + 3, value + 4), \
+                  ROLLUP ({few})"
+            ),
+            "grouping sets",
+        ),
+    ] {
+        let error = server.error(&sql).await;
+        assert_eq!(error.kind, Kind::ResourceExhausted, "{word}: {error}");
+        assert!(error.message.contains(word), "{word}: {error}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_reach_no_further_than_can_be_counted() {
+    let server = server().await;
+    for frame in [
+        "GROUPS BETWEEN 18446744073709551615 PRECEDING AND 18446744073709551615 FOLLOWING",
+        "ROWS BETWEEN 18446744073709551614 FOLLOWING AND 18446744073709551615 FOLLOWING",
+        "ROWS BETWEEN 18446744073709551615 PRECEDING AND 18446744073709551615 FOLLOWING",
+    ] {
+        let sql = format!("SELECT sum(value) OVER (ORDER BY value {frame}) FROM range(10)");
+        assert_eq!(
+            server.error(&sql).await.kind,
+            Kind::InvalidArgument,
+            "{frame}"
+        );
+    }
+    let sql = "SELECT DISTINCT sum(value) OVER (ORDER BY value ROWS BETWEEN 4294967296 PRECEDING AND UNBOUNDED FOLLOWING) \
+               FROM range(10)";
+    assert_eq!(server.lines(sql).await, ["45"]);
+}
