@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, ScalarValue, TableReference};
 use datafusion::error::Result as PlanResult;
-use datafusion::logical_expr::expr::{GroupingSet, WindowFunction};
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{Expr, JoinType, LogicalPlan, WindowFrameBound};
 use featureflight_catalog::{Error, Kind, Result};
 
@@ -16,9 +16,6 @@ const MAX_COLUMNS: usize = 1_000_000;
 
 /// Expressions that rows are sorted, partitioned or joined by, of one step.
 const MAX_KEYS: usize = 256;
-
-/// Groupings of one aggregate. Each goes over all rows.
-const MAX_GROUPINGS: usize = 256;
 
 /// Operators of one condition when the columns it names are written out. The optimizer moves
 /// conditions below the projections that compute their columns.
@@ -66,7 +63,6 @@ fn check_step(step: &LogicalPlan) -> Result<()> {
     match step {
         LogicalPlan::Sort(sort) => check_keys("sorts", sort.expr.len()),
         LogicalPlan::Join(join) => check_keys("joins", join.on.len()),
-        LogicalPlan::Aggregate(aggregate) => check_groupings(&aggregate.group_expr),
         LogicalPlan::Window(window) => window.window_expr.iter().try_for_each(check_window),
         _ => Ok(()),
     }
@@ -76,25 +72,6 @@ fn check_keys(does: &str, keys: usize) -> Result<()> {
     if keys > MAX_KEYS {
         return Err(too_much(format!(
             "the query {does} rows by {keys} expressions, the limit is {MAX_KEYS}: use fewer"
-        )));
-    }
-    Ok(())
-}
-
-fn check_groupings(group: &[Expr]) -> Result<()> {
-    let sets = group.iter().map(|expr| match expr {
-        Expr::GroupingSet(GroupingSet::Cube(exprs)) => {
-            let exprs = u32::try_from(exprs.len()).unwrap_or(u32::MAX);
-            1_usize.checked_shl(exprs).unwrap_or(usize::MAX)
-        }
-        Expr::GroupingSet(GroupingSet::Rollup(exprs)) => exprs.len() + 1,
-        Expr::GroupingSet(GroupingSet::GroupingSets(sets)) => sets.len(),
-        _ => 1,
-    });
-    let groupings = sets.fold(1_usize, usize::saturating_mul);
-    if groupings > MAX_GROUPINGS {
-        return Err(too_much(format!(
-            "the query groups its rows in more than {MAX_GROUPINGS} ways: use fewer grouping sets"
         )));
     }
     Ok(())

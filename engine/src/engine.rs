@@ -319,7 +319,7 @@ impl Engine {
             settings,
             source: pinned.source,
             entry: token.planned(pinned.files, pinned.slices),
-            _session: Arc::clone(&caller.session),
+            session: Arc::clone(&caller.session),
             ran: (0..pinned.slices).map(|_| AtomicBool::new(false)).collect(),
         }
     }
@@ -348,7 +348,11 @@ impl Engine {
         let began = Instant::now();
         let limit = self.run_limit(query, deadline);
         let admitted = async {
-            let permit = self.core.admission.admit().await?;
+            let permit = self
+                .core
+                .admission
+                .admit_within(&query.session.share)
+                .await?;
             query.claim(slice.unwrap_or(0))?;
             let queued_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
             Ok((permit, queued_ms, self.rows(query, slice).await?))

@@ -12,6 +12,7 @@ use featureflight_udf::TempView;
 use parking_lot::Mutex;
 
 use crate::metadata::FEATURES;
+use crate::query::admission::Share;
 use crate::settings::Settings;
 use crate::temp_tables::TempTable;
 
@@ -30,6 +31,8 @@ pub struct Session {
     /// Names the session in logs and `system.queries`.
     label: String,
     state: Mutex<SessionView>,
+    /// Of queries that run.
+    pub(crate) share: Share,
 }
 
 /// What one statement sees of its session, taken at once.
@@ -59,6 +62,7 @@ impl Session {
             id: id.into(),
             label: format!("session-{number}"),
             state: Mutex::new(seen),
+            share: Share::default(),
         }
     }
 

@@ -1,8 +1,8 @@
 //! How many statements are at work at once and how many may wait; the rest are refused at once, with
 //! a guess when to come back.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use featureflight_catalog::{Error, Kind, Result};
@@ -43,10 +43,15 @@ impl Pace {
     }
 }
 
+/// What one session has of the permits: all but one, so that it cannot keep all others waiting.
+#[derive(Debug, Default)]
+pub(crate) struct Share(OnceLock<Arc<Semaphore>>);
+
 /// The right to be at work; given back when dropped.
 #[derive(Debug)]
 pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
+    _of_share: Option<OwnedSemaphorePermit>,
     since: Instant,
     pace: Arc<Pace>,
 }
@@ -75,20 +80,49 @@ impl Admission {
     /// # Errors
     /// `ResourceExhausted` when the queue is full.
     pub(crate) async fn admit(&self) -> Result<Permit> {
-        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
-            return Ok(self.permit(permit));
-        }
-        let _place = Place::take(&self.waiting, self.queue).ok_or_else(|| self.full())?;
-        let permit = Arc::clone(&self.permits).acquire_owned().await;
-        Ok(self.permit(permit.map_err(crate::error::internal)?))
+        self.admit_with(None, &mut None).await
     }
 
-    fn permit(&self, permit: OwnedSemaphorePermit) -> Permit {
-        Permit {
-            _permit: permit,
+    /// As [`Self::admit`], within what a session has of the permits.
+    ///
+    /// # Errors
+    /// Those of [`Self::admit`].
+    pub(crate) async fn admit_within(&self, share: &Share) -> Result<Permit> {
+        let most = self.running.max(2) - 1;
+        let share = share.0.get_or_init(|| Arc::new(Semaphore::new(most)));
+        let mut place = None;
+        let of_share = self.acquire(share, &mut place).await?;
+        self.admit_with(Some(of_share), &mut place).await
+    }
+
+    async fn admit_with<'a>(
+        &'a self,
+        of_share: Option<OwnedSemaphorePermit>,
+        place: &mut Option<Place<'a>>,
+    ) -> Result<Permit> {
+        Ok(Permit {
+            _permit: self.acquire(&self.permits, place).await?,
+            _of_share: of_share,
             since: Instant::now(),
             pace: Arc::clone(&self.pace),
+        })
+    }
+
+    /// Who has to wait takes a place in the queue, and keeps it.
+    async fn acquire<'a>(
+        &'a self,
+        permits: &Arc<Semaphore>,
+        place: &mut Option<Place<'a>>,
+    ) -> Result<OwnedSemaphorePermit> {
+        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+            return Ok(permit);
         }
+        if place.is_none() {
+            let taken = Place::take(&self.waiting, self.queue);
+            *place = Some(taken.ok_or_else(|| self.full())?);
+        }
+        let permit = Arc::clone(permits).acquire_owned().await;
+        permit.map_err(crate::error::internal)
     }
 
     fn full(&self) -> Error {
@@ -159,6 +193,26 @@ mod tests {
         );
         drop(first);
         assert!(fourth.await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_session_leaves_a_permit_to_the_others() {
+        let admission = Admission::new("runs", 3, 1);
+        let (one, other) = (Share::default(), Share::default());
+        let first = admission.admit_within(&one).await.unwrap();
+        let second = admission.admit_within(&one).await.unwrap();
+        let mut third = Box::pin(admission.admit_within(&one));
+        assert!(third.as_mut().now_or_never().is_none());
+        let refused = admission.admit_within(&one).await.unwrap_err();
+        assert_eq!(refused.kind, Kind::ResourceExhausted, "the queue is full");
+        let others = admission.admit_within(&other).now_or_never();
+        others.expect("at once").unwrap();
+        drop(first);
+        third.await.unwrap();
+        assert_eq!(admission.load(), (1, 0));
+        drop(second);
+        let alone = Admission::new("runs", 1, 0);
+        assert!(alone.admit_within(&Share::default()).await.is_ok());
     }
 
     #[test]

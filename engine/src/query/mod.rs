@@ -60,7 +60,7 @@ pub struct PinnedQuery {
     pub(crate) source: Source,
     pub(crate) entry: Arc<life::Entry>,
     /// Kept so that a session is not idle while a result of it is under way.
-    pub(crate) _session: Arc<Session>,
+    pub(crate) session: Arc<Session>,
     pub(crate) ran: Vec<AtomicBool>,
 }
 

@@ -334,14 +334,14 @@ async fn plans_that_are_wide_in_any_way_are_refused_soon() {
         ),
         (
             format!("SELECT count(*) FROM range(3) GROUP BY CUBE ({few})"),
-            "grouping sets",
+            "groupings",
         ),
         (
             format!(
                 "SELECT count(*) FROM range(3) GROUP BY CUBE (value, value + 1, value + 2, value + 3, value + 4), \
                   ROLLUP ({few})"
             ),
-            "grouping sets",
+            "groupings",
         ),
     ] {
         let error = server.error(&sql).await;

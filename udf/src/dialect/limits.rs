@@ -32,9 +32,9 @@ pub const MAX_RELATIONS: usize = 256;
 /// `*` and `t.*` of one `SELECT`, each of which stands for all columns.
 pub const MAX_WILDCARDS: usize = 256;
 /// Elements of a type of fixed size, `INT[3]`: a null of it takes their place all the same.
-pub const MAX_FIXED_ELEMENTS: u64 = 65_536;
+pub const MAX_FIXED_ELEMENTS: u64 = 8_192;
 /// Groupings that `CUBE`, `ROLLUP` and `GROUPING SETS` of one `SELECT` come to.
-pub const MAX_GROUPINGS: u64 = 4_096;
+pub const MAX_GROUPINGS: u64 = 256;
 /// Calls of aggregate functions, over windows too: planning compares each with all others, for each
 /// of them.
 pub const MAX_AGGREGATES: usize = 1_000;
