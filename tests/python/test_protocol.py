@@ -124,7 +124,7 @@ def test_an_instant_is_the_same_in_every_zone(server):
     table = pa.table({
         "naive": pa.array([moment.replace(tzinfo=None)], pa.timestamp("us")),
         "york": pa.array([moment], pa.timestamp("us", "America/New_York")),
-        "offset": pa.array([moment], pa.timestamp("ns", "+05:30")),
+        "kolkata": pa.array([moment], pa.timestamp("ns", "+05:30")),
     })
     with server.connect() as connection, connection.cursor() as cursor:
         cursor.adbc_ingest("zones", table, mode="create", temporary=True)

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use featureflight_catalog::{Error, Result};
@@ -38,7 +38,9 @@ pub(super) fn rows(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatc
         }
     });
     let columns = columns.collect::<Result<Vec<_>>>()?;
-    RecordBatch::try_new(SchemaRef::clone(schema), columns).map_err(unreadable)
+    // A statement without parameters may come with rows of no columns.
+    let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(SchemaRef::clone(schema), columns, &rows).map_err(unreadable)
 }
 
 fn fields(fields: &Fields) -> Fields {
@@ -96,6 +98,13 @@ mod tests {
             let got = rows(&sent_here, &schema(&sent_here.schema())).expect("in UTC");
             assert_eq!(got, sent(UTC), "{zone}");
         }
+        let options = RecordBatchOptions::new().with_row_count(Some(1));
+        let none = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options)
+            .expect("no columns");
+        assert_eq!(
+            rows(&none, &schema(&none.schema())).expect("as it is"),
+            none
+        );
         let got = rows(&sent("+01:00"), &schema(&sent("+01:00").schema())).expect("in UTC");
         let plain = got.column(0).as_primitive::<TimestampSecondType>();
         assert_eq!(plain.value(0), 7);
