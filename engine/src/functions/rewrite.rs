@@ -1,5 +1,5 @@
-//! Puts the guards where the planner does not ask the function registry: `||`, array literals, and
-//! patterns that are no constants.
+//! Puts the guards where the planner does not ask the function registry: `||`, array literals,
+//! patterns that are no constants, and values of subqueries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::{Like, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, ScalarUDF};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, ScalarUDF};
 
 use super::GUARDED;
 use super::concatenation::{Concatenation, flatten};
 use super::growth::{Guarded, Rule};
 use super::patterns::Patterns;
+use super::subqueries::Subqueries;
 
 /// Functions whose second argument is a regular expression.
 const REGEXP: [&str; 5] = [
@@ -32,6 +33,7 @@ const REGEXP: [&str; 5] = [
 pub(super) struct Bounds {
     guarded: HashMap<String, Arc<ScalarUDF>>,
     patterns: Arc<ScalarUDF>,
+    subqueries: Arc<ScalarUDF>,
     concatenation: Arc<ScalarUDF>,
 }
 
@@ -46,6 +48,7 @@ impl Bounds {
         Self {
             guarded: guarded.collect(),
             patterns: Arc::new(ScalarUDF::new_from_impl(Patterns::new())),
+            subqueries: Arc::new(ScalarUDF::new_from_impl(Subqueries::new())),
             concatenation: Arc::new(ScalarUDF::new_from_impl(Guarded::new(
                 Arc::new(ScalarUDF::new_from_impl(Concatenation::new())),
                 Rule::Sum,
@@ -127,6 +130,9 @@ impl FunctionRewrite for Bounds {
                 Transformed::yes(Expr::Like(self.like(like)))
             }
             Expr::ScalarFunction(call) => Transformed::yes(Expr::ScalarFunction(self.call(call))),
+            subquery @ Expr::ScalarSubquery(_) if !subquery.get_type(schema)?.is_primitive() => {
+                Transformed::yes(within(subquery, &self.subqueries))
+            }
             other => Transformed::no(other),
         })
     }

@@ -362,6 +362,16 @@ fn amplifiers() -> Vec<(String, String, Outcome)> {
         "SELECT length(x || x || x || x) FROM (SELECT repeat('x', 60000000) AS x)",
         "SELECT length(x || x || x || x) FROM (SELECT arrow_cast(repeat('x', 60000000), 'Binary') AS x)",
         "SELECT length(concat(x, x, x, x)) FROM (SELECT repeat('x', 60000000) AS x)",
+        "SELECT max(length(CASE WHEN value % 2 = 0 THEN repeat('x', 4000000) ELSE repeat('y', 4000000) END)) FROM range(100000)",
+        "SELECT max(length(CASE WHEN value % 2 = 0 THEN (SELECT repeat('x', 4000000 + value) FROM range(1)) ELSE 'y' END)) FROM range(100000)",
+        "SELECT count(ltrim(repeat('a', 1000000 + value), repeat('b', 60000) || 'a')) FROM range(3)",
+        "SELECT max(strpos(repeat('a', 4000000 + value), repeat('a', 2000000 + value) || 'bb')) FROM range(3)",
+        "SELECT max(regexp_count(repeat('a', 1000000 + value), '.*[^A-Z]X|[a-z]')) FROM range(3)",
+        "SELECT sum(regexp_count(repeat('a', 4000 + value % 2), '.*[^A-Z]X|[a-z]')) FROM range(100000)",
+        "SELECT sum(levenshtein(repeat('a', 700), repeat('b', 700 + value % 2))) FROM range(8192000)",
+        "SELECT max(array_length(a)) FROM (SELECT array_agg(value) OVER (ORDER BY value) a FROM range(100000))",
+        "SELECT generate_series(TIMESTAMP '2000-01-01', TIMESTAMP '2200-01-01', INTERVAL '1 month -31 days')",
+        "SELECT sum(array_length(string_to_array(repeat('a,', 2000000 + value), ','))) FROM range(100)",
         "SELECT levenshtein(repeat('a', 600000), repeat('b', 600000))",
         "SELECT array_has_any(range(1, 400000), range(500000, 900000))",
         "SELECT arrow_cast(NULL, 'FixedSizeBinary(2147483647)') FROM range(1000)",
@@ -407,8 +417,13 @@ fn amplifiers() -> Vec<(String, String, Outcome)> {
         "SELECT * FROM range(9223372036854775807) LIMIT 3",
         "SELECT * FROM generate_series(-9223372036854775808, 9223372036854775807, 9223372036854775807)",
     ];
+    let encoded = format!(
+        "SELECT length({}'x'{})",
+        "encode(".repeat(31),
+        ", 'hex')".repeat(31)
+    );
     let text = |sql: &str| (sql.to_owned(), sql.to_owned());
-    let refused = refused.into_iter().map(|sql| {
+    let refused = refused.into_iter().chain([encoded.as_str()]).map(|sql| {
         let (name, sql) = text(sql);
         (name, sql, Refused)
     });
