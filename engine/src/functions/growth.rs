@@ -413,7 +413,12 @@ impl Arguments {
                 ));
             }
             let days = i128::from(step.months) * 28 + i128::from(step.days);
-            return Ok((days * DAY + i128::from(step.nanoseconds)).unsigned_abs());
+            // Dates go by whole days.
+            let rest = match self.0.first().map(|start| start.values.data_type()) {
+                Some(DataType::Date32 | DataType::Date64) => 0,
+                _ => i128::from(step.nanoseconds),
+            };
+            return Ok((days * DAY + rest).unsigned_abs());
         }
         let step = self.number(index, row)?.unwrap_or(1);
         Ok(u128::from(step.unsigned_abs()))

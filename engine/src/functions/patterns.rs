@@ -13,8 +13,16 @@ use datafusion::logical_expr::{
 };
 use regex_syntax::hir::{Class, Hir, HirKind};
 
+use super::growth::size_of;
 use super::rewrite::constant_pattern;
 use super::too_large;
+
+/// Characters of a pattern that matching may take no notice of.
+pub(super) const MAX_FREE_POSITIONS: u64 = 64;
+
+/// Most bytes of the texts of a batch times characters of their patterns. Few patterns make a
+/// machine that compares all of them.
+const MAX_MATCH_STEPS: u64 = 1 << 33;
 
 /// States of one pattern: `\w{64}` has about 50,000.
 const MAX_PATTERN_STATES: u64 = 100_000;
@@ -98,7 +106,16 @@ pub(super) struct Search {
 }
 
 impl Search {
-    fn new(pattern: &str) -> Self {
+    /// That of a `LIKE`, which becomes a pattern where its wildcards are not at its ends only.
+    pub(super) fn like(pattern: &str) -> Self {
+        let within = pattern.trim_matches('%').contains(['%', '_']);
+        Self {
+            positions: if within { pattern.len() as u64 } else { 1 },
+            reach: None,
+        }
+    }
+
+    pub(super) fn new(pattern: &str) -> Self {
         // What does not parse fails where it is used.
         regex_syntax::parse(pattern).map_or(
             Self {
@@ -133,6 +150,69 @@ pub(super) fn searches(patterns: &ArrayRef) -> Result<Vec<Search>> {
         *known.entry(pattern).or_insert_with(|| Search::new(pattern))
     });
     Ok(searches.collect())
+}
+
+/// Hands texts through, after a look at how long matching them with a pattern may take: their second
+/// argument, of which each character counts.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub(super) struct Texts {
+    signature: Signature,
+}
+
+impl Texts {
+    pub(super) const NAME: &str = "checked_text";
+
+    pub(super) fn new() -> Self {
+        Self {
+            signature: Signature::any(2, Volatility::Immutable),
+        }
+    }
+}
+
+impl ScalarUDFImpl for Texts {
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
+        Ok(types.first().cloned().unwrap_or(DataType::Null))
+    }
+
+    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let rows = args.number_rows;
+        let constant = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(_));
+        let rows = if args.args.iter().all(constant) {
+            1
+        } else {
+            rows
+        };
+        let arrays = args.args.iter().map(|value| match value {
+            ColumnarValue::Array(array) => Ok((ArrayRef::clone(array), false)),
+            ColumnarValue::Scalar(scalar) => Ok((scalar.to_array()?, true)),
+        });
+        let arrays: Vec<(ArrayRef, bool)> = arrays.collect::<Result<_>>()?;
+        if let [(texts, one_text), (patterns, one_pattern)] = arrays.as_slice() {
+            let searches = searches(patterns)?;
+            let at = |constant: bool, row: usize| if constant { 0 } else { row };
+            let steps = (0..rows).map(|row| {
+                let search = searches.get(at(*one_pattern, row));
+                let bytes = size_of(texts, at(*one_text, row));
+                search.map_or(0, |search| search.once(bytes))
+            });
+            if steps.fold(0, u64::saturating_add) > MAX_MATCH_STEPS {
+                return Err(too_large(format!(
+                    "matching the texts of a batch would take too long: {MAX_MATCH_STEPS} is the \
+                     limit of their bytes times the characters of the pattern, with counted groups \
+                     written out: use a shorter pattern, or shorten the texts"
+                )));
+            }
+        }
+        Ok(args.args.swap_remove(0))
+    }
 }
 
 fn positions(hir: &Hir) -> u64 {
