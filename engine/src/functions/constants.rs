@@ -63,13 +63,14 @@ fn count(expr: &Expr, total: &mut u64) -> Result<TreeNodeRecursion> {
             }
             Ok(TreeNodeRecursion::Continue)
         }
-        Expr::InList(list) => {
+        Expr::InList(list)
+            if list
+                .list
+                .iter()
+                .all(|item| matches!(item, Expr::Literal(..))) =>
+        {
             count(&list.expr, total)?;
-            let mut listed = list.list.iter();
-            match listed.all(|item| matches!(item, Expr::Literal(..))) {
-                true => Ok(TreeNodeRecursion::Jump),
-                false => Ok(TreeNodeRecursion::Continue),
-            }
+            Ok(TreeNodeRecursion::Jump)
         }
         _ => Ok(TreeNodeRecursion::Continue),
     })
