@@ -44,5 +44,6 @@ pub mod writes;
 pub use caller::Caller;
 pub use engine::{Engine, EngineOptions};
 pub use featureflight_catalog::{Error, Kind, Result};
+pub use functions::width;
 pub use memory::few_arenas;
 pub use writes::Writes;

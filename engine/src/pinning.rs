@@ -146,7 +146,7 @@ impl Ground {
             featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
         limits::check_size(std::slice::from_ref(&planned.plan))?;
         complexity::check(&planned.plan)?;
-        crate::functions::check_patterns(&planned.plan).map_err(classify)?;
+        crate::functions::check(&planned.plan)?;
         Ok(planned)
     }
 }

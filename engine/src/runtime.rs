@@ -53,7 +53,9 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
     // The first that knows an expression plans it.
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(crate::functions::StructLiterals::new()));
-    let mut state = featureflight_udf::planner::extend(builder).build();
+    let builder = featureflight_udf::planner::extend(builder)
+        .with_optimizer_rule(Arc::new(crate::functions::BoundedConstants));
+    let mut state = builder.build();
     crate::functions::guard(&mut state)?;
     Ok(state)
 }

@@ -1,6 +1,7 @@
-//! How large the result of a call may become, asked before the call is made.
+//! How large the result of a call may become and how long it may take, asked before the call is made.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::compute::{cast, concat};
@@ -11,13 +12,29 @@ use datafusion::logical_expr::{
     Signature,
 };
 
-use super::{MAX_CALL_BYTES, MAX_CONSTANT_BYTES, MAX_VALUE_BYTES, too_large, width};
+use super::patterns::Search;
+use super::{
+    MAX_CALL_BYTES, MAX_CONSTANT_BYTES, MAX_VALUE_BYTES, invalid, patterns, too_large, width,
+};
 
-/// Most comparisons of one call, a few seconds of work that nothing can interrupt.
-const MAX_CALL_STEPS: u64 = 1 << 32;
+/// Most comparisons of one call that makes all of them: half a second that nothing can interrupt.
+const MAX_CALL_STEPS: u64 = 1 << 29;
+
+/// Most steps that one value may take at worst, and that are taken between looks at the clock.
+const MAX_VALUE_STEPS: u64 = 1 << 31;
+const MAX_PIECE_STEPS: u64 = 1 << 28;
+
+/// How long a call may take whose steps are known at worst only, and are far fewer for most texts.
+const MAX_CALL_TIME: Duration = Duration::from_secs(2);
+
+/// Most bytes that rows computed at once may become: builders take up to twice as much.
+const MAX_PIECE_BYTES: u64 = MAX_CALL_BYTES / 4;
 
 /// Bytes of an element as text: a number, a timestamp.
 const ELEMENT_TEXT: u64 = 32;
+
+/// Bytes that a byte of a text takes as a text of its own, with its offset.
+const SPLIT_BYTE: u64 = 5;
 
 /// How the size of a result follows from the arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -34,6 +51,12 @@ pub(super) enum Rule {
     Replaced,
     /// The first, with every match of a pattern replaced by the third, which may name groups.
     Matched,
+    /// Twice the first.
+    Doubled,
+    /// The first in pieces.
+    Split,
+    /// A number for each element of the first.
+    Numbers,
     /// A format, each letter of which becomes some.
     Formatted,
     /// Elements like the first, as often as the second says.
@@ -48,6 +71,12 @@ pub(super) enum Rule {
     Span,
     /// Every element of one against every element of the other; the result is small.
     Steps,
+    /// As [`Rule::Steps`] at worst, where most texts take one step for each byte.
+    Scanned,
+    /// One search for a pattern; the result is small.
+    Found,
+    /// All matches of a pattern; the result is small.
+    Counted,
     /// The result only refers to the arguments; its type may be wide.
     Width,
 }
@@ -102,6 +131,7 @@ impl ScalarUDFImpl for Guarded {
         if pieces.len() <= 1 {
             return self.inner.inner().invoke_with_args(args);
         }
+        let began = Instant::now();
         let mut made = 0;
         let mut arrays = Vec::with_capacity(pieces.len());
         for (start, rows) in pieces {
@@ -113,6 +143,9 @@ impl ScalarUDFImpl for Guarded {
             made += part.get_array_memory_size() as u64;
             if made > MAX_CALL_BYTES {
                 return Err(over(name));
+            }
+            if began.elapsed() > MAX_CALL_TIME {
+                return Err(too_long(name));
             }
             arrays.push(part);
         }
@@ -128,6 +161,13 @@ fn over(name: &str) -> datafusion::error::DataFusionError {
     ))
 }
 
+fn too_long(name: &str) -> datafusion::error::DataFusionError {
+    too_large(format!(
+        "{name} would take too long on texts or lists of this size: shorten them, split them into \
+         rows, or use a simpler pattern"
+    ))
+}
+
 /// Runs of rows that may be computed at once, as start and length: a bound that counts on the worst
 /// is far above what most rows become.
 fn pieces(rule: Rule, args: &ScalarFunctionArgs, name: &str) -> Result<Vec<(usize, usize)>> {
@@ -138,7 +178,7 @@ fn pieces(rule: Rule, args: &ScalarFunctionArgs, name: &str) -> Result<Vec<(usiz
         args.number_rows
     };
     if rule == Rule::Steps {
-        let steps = (0..rows).map(|row| arguments.steps(row));
+        let steps = (0..rows).map(|row| arguments.pairs(row));
         if steps.fold(0, u64::saturating_add) > MAX_CALL_STEPS {
             return Err(too_large(format!(
                 "{name} would compare too much: the limit is {MAX_CALL_STEPS} comparisons for \
@@ -147,23 +187,29 @@ fn pieces(rule: Rule, args: &ScalarFunctionArgs, name: &str) -> Result<Vec<(usiz
         }
         return Ok(Vec::new());
     }
+    let searches = arguments.searches(rule, rows)?;
     let mut pieces = Vec::new();
-    let (mut start, mut total) = (0, 0_u64);
+    let (mut start, mut bytes, mut steps) = (0, 0_u64, 0_u64);
     for row in 0..rows {
-        let bytes = arguments.bytes(rule, row)?;
-        if bytes > MAX_VALUE_BYTES {
+        let more = arguments.bytes(rule, row)?;
+        if more > MAX_VALUE_BYTES {
             return Err(over(name));
         }
-        if bytes > MAX_CONSTANT_BYTES && arguments.constant() {
+        if more > MAX_CONSTANT_BYTES && arguments.constant() {
             return Err(too_large(format!(
                 "{name} would make a constant too large: the limit is {MAX_CONSTANT_BYTES} bytes"
             )));
         }
-        if total + bytes > MAX_CALL_BYTES {
-            pieces.push((start, row - start));
-            (start, total) = (row, 0);
+        let longer = arguments.steps(rule, &searches, row);
+        if longer > MAX_VALUE_STEPS {
+            return Err(too_long(name));
         }
-        total += bytes;
+        bytes += more;
+        steps += longer;
+        if row > start && (bytes > MAX_PIECE_BYTES || steps > MAX_PIECE_STEPS) {
+            pieces.push((start, row - start));
+            (start, bytes, steps) = (row, more, longer);
+        }
     }
     pieces.push((start, rows - start));
     Ok(pieces)
@@ -230,8 +276,11 @@ impl Arguments {
                 size(0).saturating_add(found.saturating_mul(size(2)))
             }
             Rule::Matched => (size(0) + 1).saturating_mul(size(2) + 1),
+            Rule::Doubled => size(0).saturating_mul(2),
+            Rule::Split => size(0).saturating_mul(SPLIT_BYTE),
+            Rule::Numbers => self.elements(0, row).saturating_mul(8),
             Rule::Formatted => size(1).saturating_mul(ELEMENT_TEXT),
-            Rule::Resized => count(1)?.saturating_mul(size(2).max(8)),
+            Rule::Resized => self.length(1, row)?.saturating_mul(size(2).max(8)),
             Rule::JoinedElements => {
                 let each = size(1).saturating_add(size(2)).saturating_add(ELEMENT_TEXT);
                 size(0).saturating_add(self.elements(0, row).saturating_mul(each))
@@ -241,12 +290,45 @@ impl Arguments {
                 size(0).saturating_add(self.elements(0, row).saturating_mul(new))
             }
             Rule::Span => self.span(row)?.saturating_mul(8),
-            Rule::Steps | Rule::Width => 0,
+            Rule::Steps | Rule::Scanned | Rule::Found | Rule::Counted | Rule::Width => 0,
         })
     }
 
-    fn steps(&self, row: usize) -> u64 {
+    /// Most steps a row may take.
+    fn steps(&self, rule: Rule, searches: &[Search], row: usize) -> u64 {
+        let search = |index: usize| searches.get(index).or(searches.first());
+        match (rule, search(row)) {
+            (Rule::Scanned, _) => self.pairs(row),
+            (Rule::Found, Some(search)) => search.once(self.size(0, row)),
+            (Rule::Counted | Rule::Matched, Some(search)) => search.throughout(self.size(0, row)),
+            _ => 0,
+        }
+    }
+
+    /// What the patterns of a rule take: one where it is constant, else one for each row.
+    fn searches(&self, rule: Rule, rows: usize) -> Result<Vec<Search>> {
+        match (rule, self.0.get(1)) {
+            (Rule::Found | Rule::Counted | Rule::Matched, Some(pattern)) => {
+                let rows = if pattern.constant { 1 } else { rows };
+                patterns::searches(&pattern.values.slice(0, rows))
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn pairs(&self, row: usize) -> u64 {
         self.elements(0, row).saturating_mul(self.elements(1, row))
+    }
+
+    /// # Errors
+    /// `InvalidArgument` for a length below zero.
+    fn length(&self, index: usize, row: usize) -> Result<u64> {
+        let length = self.number(index, row)?.unwrap_or(0);
+        u64::try_from(length).map_err(|_| {
+            invalid(format!(
+                "a list cannot have {length} elements: give 0 or more"
+            ))
+        })
     }
 
     fn sum(&self, from: usize, row: usize) -> u64 {
@@ -321,8 +403,22 @@ impl Arguments {
             .as_primitive_opt::<IntervalMonthDayNanoType>()
         {
             let step = interval.value(argument.row(row));
+            let signs = [step.months.signum(), step.days.signum()].map(i64::from);
+            let signs = [signs[0], signs[1], step.nanoseconds.signum()];
+            if signs.contains(&1) && signs.contains(&-1) {
+                return Err(invalid(
+                    "a step of time whose months, days and hours go different ways may never \
+                     arrive: give an INTERVAL of one direction"
+                        .to_owned(),
+                ));
+            }
             let days = i128::from(step.months) * 28 + i128::from(step.days);
-            return Ok((days * DAY + i128::from(step.nanoseconds)).unsigned_abs());
+            // Dates go by whole days.
+            let rest = match self.0.first().map(|start| start.values.data_type()) {
+                Some(DataType::Date32 | DataType::Date64) => 0,
+                _ => i128::from(step.nanoseconds),
+            };
+            return Ok((days * DAY + rest).unsigned_abs());
         }
         let step = self.number(index, row)?.unwrap_or(1);
         Ok(u128::from(step.unsigned_abs()))
@@ -349,7 +445,7 @@ impl Argument {
 }
 
 /// The bytes of one value.
-fn size_of(values: &ArrayRef, row: usize) -> u64 {
+pub(super) fn size_of(values: &ArrayRef, row: usize) -> u64 {
     let bytes = match values.data_type() {
         _ if values.is_null(row) => 0,
         DataType::Utf8 => values.as_string::<i32>().value_length(row) as usize,

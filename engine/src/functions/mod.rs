@@ -2,40 +2,45 @@
 //! work long on little, outside the sight of the memory pool and of the query's deadline.
 //!
 //! `repeat('x', 2147483647)` builds gigabytes in one value, before any limit is looked at. So what
-//! can grow is asked first how large its result may become ([`growth`]), patterns how large a
-//! machine they make ([`patterns`]), types how wide they are ([`width`]). The guards sit on names in
-//! the function registry, and [`rewrite`] puts them where the planner makes calls of its own.
+//! can grow is asked first how large its result may become and how long it may take ([`growth`]),
+//! patterns how large a machine they make ([`patterns`]), types how wide they are ([`width`]),
+//! constants and values of subqueries how many bytes they have ([`constants`], [`subqueries`]), windows how many rows they hold ([`frames`]).
+//! The guards sit on names in the function registry, and [`rewrite`] puts them where the planner
+//! makes calls of its own.
 
 mod concatenation;
+mod constants;
+mod frames;
 mod growth;
 mod literals;
 mod patterns;
 mod rewrite;
-mod width;
+mod subqueries;
+pub mod width;
 
 use std::sync::Arc;
 
 use datafusion::execution::{FunctionRegistry, SessionState};
-use datafusion::logical_expr::ScalarUDF;
+use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use featureflight_catalog::{Error, Kind, Result};
 
+pub(crate) use constants::BoundedConstants;
 use growth::{Guarded, Rule};
 pub(crate) use literals::StructLiterals;
-pub(crate) use patterns::check as check_patterns;
 
 /// Most bytes of one value that a function makes.
 pub(crate) const MAX_VALUE_BYTES: u64 = 64 << 20;
 
 /// Most bytes of a value made of constants alone: it becomes a part of the plan, which is copied,
-/// compared and written out many times.
-pub(crate) const MAX_CONSTANT_BYTES: u64 = 4 << 20;
+/// compared and written out many times, and is written once for each row of a batch.
+pub(crate) const MAX_CONSTANT_BYTES: u64 = 64 << 10;
 
 /// Most bytes that one call makes, of all rows of a batch together.
 pub(crate) const MAX_CALL_BYTES: u64 = 512 << 20;
 
 /// The functions whose results are larger than their arguments by more than a small factor, and
 /// those that take more steps than their arguments have bytes.
-const GUARDED: [(&str, Rule); 28] = [
+const GUARDED: [(&str, Rule); 38] = [
     ("repeat", Rule::Times),
     ("lpad", Rule::Padded),
     ("rpad", Rule::Padded),
@@ -45,6 +50,16 @@ const GUARDED: [(&str, Rule); 28] = [
     ("regexp_replace", Rule::Matched),
     ("overlay", Rule::Sum),
     ("to_char", Rule::Formatted),
+    ("encode", Rule::Doubled),
+    ("string_to_array", Rule::Split),
+    ("array_positions", Rule::Numbers),
+    ("btrim", Rule::Scanned),
+    ("ltrim", Rule::Scanned),
+    ("rtrim", Rule::Scanned),
+    ("strpos", Rule::Scanned),
+    ("regexp_match", Rule::Found),
+    ("regexp_count", Rule::Counted),
+    ("regexp_instr", Rule::Counted),
     ("levenshtein", Rule::Steps),
     ("array_repeat", Rule::Elements),
     ("array_resize", Rule::Resized),
@@ -86,6 +101,20 @@ pub(crate) fn guard(state: &mut SessionState) -> Result<()> {
     state
         .register_function_rewrite(Arc::new(rewrite))
         .map_err(crate::error::classify)
+}
+
+/// Refuses a plan whose patterns or windows take too much.
+///
+/// # Errors
+/// `ResourceExhausted`, with what is too much.
+pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
+    patterns::check(plan)
+        .and_then(|()| frames::check(plan))
+        .map_err(crate::error::classify)
+}
+
+fn invalid(message: String) -> datafusion::error::DataFusionError {
+    Error::invalid(message).into()
 }
 
 fn too_large(message: String) -> datafusion::error::DataFusionError {

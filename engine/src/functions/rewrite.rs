@@ -1,5 +1,5 @@
-//! Puts the guards where the planner does not ask the function registry: `||`, array literals, and
-//! patterns that are no constants.
+//! Puts the guards where the planner does not ask the function registry: `||`, array literals,
+//! patterns that are no constants, and values of subqueries.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,12 +11,13 @@ use datafusion::error::Result;
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::expr::{Like, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
-use datafusion::logical_expr::{BinaryExpr, Expr, Operator, ScalarUDF};
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, ScalarUDF};
 
 use super::GUARDED;
 use super::concatenation::{Concatenation, flatten};
 use super::growth::{Guarded, Rule};
-use super::patterns::Patterns;
+use super::patterns::{MAX_FREE_POSITIONS, Patterns, Search, Texts};
+use super::subqueries::Subqueries;
 
 /// Functions whose second argument is a regular expression.
 const REGEXP: [&str; 5] = [
@@ -32,6 +33,8 @@ const REGEXP: [&str; 5] = [
 pub(super) struct Bounds {
     guarded: HashMap<String, Arc<ScalarUDF>>,
     patterns: Arc<ScalarUDF>,
+    subqueries: Arc<ScalarUDF>,
+    texts: Arc<ScalarUDF>,
     concatenation: Arc<ScalarUDF>,
 }
 
@@ -46,10 +49,27 @@ impl Bounds {
         Self {
             guarded: guarded.collect(),
             patterns: Arc::new(ScalarUDF::new_from_impl(Patterns::new())),
+            subqueries: Arc::new(ScalarUDF::new_from_impl(Subqueries::new())),
+            texts: Arc::new(ScalarUDF::new_from_impl(Texts::new())),
             concatenation: Arc::new(ScalarUDF::new_from_impl(Guarded::new(
                 Arc::new(ScalarUDF::new_from_impl(Concatenation::new())),
                 Rule::Sum,
             ))),
+        }
+    }
+
+    /// `text` as it is where `pattern` is known and small, so that the planner still knows the
+    /// column; else asked with the pattern how long matching takes.
+    fn text(&self, text: Expr, pattern: &Expr, search: fn(&str) -> Search) -> Expr {
+        let small = |pattern| search(pattern).once(1) <= MAX_FREE_POSITIONS;
+        let known = constant(pattern).map(|pattern| pattern.try_as_str().flatten());
+        match (&text, known) {
+            (_, Some(pattern)) if pattern.is_none_or(small) => text,
+            (Expr::ScalarFunction(call), _) if call.func.name() == Texts::NAME => text,
+            _ => Expr::ScalarFunction(ScalarFunction::new_udf(
+                Arc::clone(&self.texts),
+                vec![text, pattern.clone()],
+            )),
         }
     }
 
@@ -121,20 +141,27 @@ impl FunctionRewrite for Bounds {
                 left,
                 op: op @ (O::RegexMatch | O::RegexIMatch | O::RegexNotMatch | O::RegexNotIMatch),
                 right,
-            }) => Transformed::yes(binary(*left, op, self.pattern(*right))),
-            Expr::SimilarTo(like) => Transformed::yes(Expr::SimilarTo(self.like(like))),
-            Expr::Like(like) if constant(&like.pattern).is_none() => {
-                Transformed::yes(Expr::Like(self.like(like)))
+            }) => {
+                let text = self.text(*left, &right, Search::new);
+                Transformed::yes(binary(text, op, self.pattern(*right)))
             }
+            Expr::SimilarTo(like) => {
+                Transformed::yes(Expr::SimilarTo(self.like(like, Search::new)))
+            }
+            Expr::Like(like) => Transformed::yes(Expr::Like(self.like(like, Search::like))),
             Expr::ScalarFunction(call) => Transformed::yes(Expr::ScalarFunction(self.call(call))),
+            subquery @ Expr::ScalarSubquery(_) if !subquery.get_type(schema)?.is_primitive() => {
+                Transformed::yes(within(subquery, &self.subqueries))
+            }
             other => Transformed::no(other),
         })
     }
 }
 
 impl Bounds {
-    fn like(&self, like: Like) -> Like {
+    fn like(&self, like: Like, search: fn(&str) -> Search) -> Like {
         Like {
+            expr: Box::new(self.text(*like.expr, &like.pattern, search)),
             pattern: Box::new(self.pattern(*like.pattern)),
             ..like
         }
@@ -146,6 +173,12 @@ impl Bounds {
             && let Some(pattern) = call.args.get_mut(1)
         {
             *pattern = self.pattern(std::mem::take(pattern));
+            // The others are asked for more than one search, or by themselves.
+            if name == "regexp_like"
+                && let [text, pattern, ..] = call.args.as_mut_slice()
+            {
+                *text = self.text(std::mem::take(text), pattern, Search::new);
+            }
         }
         if let Some(guarded) = self.guarded.get(name) {
             call.func = Arc::clone(guarded);

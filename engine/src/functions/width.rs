@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, FieldRef};
+use arrow::datatypes::{DataType, FieldRef, Schema};
 use datafusion::error::Result;
 use datafusion::logical_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion::logical_expr::{
@@ -11,10 +11,15 @@ use datafusion::logical_expr::{
     ScalarUDFImpl, Signature,
 };
 
-use super::too_large;
+use featureflight_catalog::{Error, Kind};
 
-/// Columns, elements of fixed-size lists and fixed bytes of one value together.
-const MAX_WIDTH: u64 = 65_536;
+use super::{MAX_CALL_BYTES, too_large};
+
+/// Bytes that one value takes though it is null: what a call may make, of the rows of a batch.
+const MAX_WIDTH: u64 = MAX_CALL_BYTES / 8_192;
+
+/// Bytes that one row takes though all of it is null.
+const MAX_ROW_WIDTH: u64 = 4 * MAX_WIDTH;
 
 /// Fields of nested structs: planning looks at each many times.
 const MAX_FIELDS: u64 = 4_096;
@@ -29,8 +34,40 @@ pub(super) fn check(data_type: &DataType, name: &str) -> Result<()> {
     }
     if width(data_type, MAX_WIDTH) > MAX_WIDTH {
         return Err(too_large(format!(
-            "{name} would make a value of more than {MAX_WIDTH} columns or elements of fixed number"
+            "{name} would make a value of more than {MAX_WIDTH} bytes of fixed size"
         )));
+    }
+    Ok(())
+}
+
+/// Whether rows of `schema` are narrow enough for a batch of them, nulls included.
+///
+/// # Errors
+/// `ResourceExhausted` for a column of more than [`MAX_FIELDS`] nested fields, and for columns that
+/// take more than [`MAX_ROW_WIDTH`] bytes together for each row.
+pub fn check_schema(schema: &Schema) -> featureflight_catalog::Result<()> {
+    let mut sum = 0_u64;
+    for field in schema.fields() {
+        if fields(field.data_type()) > MAX_FIELDS {
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!(
+                    "column '{}' has more than {MAX_FIELDS} nested fields",
+                    field.name()
+                ),
+            ));
+        }
+        sum = sum.saturating_add(width(field.data_type(), MAX_ROW_WIDTH));
+        if sum > MAX_ROW_WIDTH {
+            return Err(Error::new(
+                Kind::ResourceExhausted,
+                format!(
+                    "with column '{}' a row has more than {MAX_ROW_WIDTH} bytes of fixed size: use \
+                     lists instead of lists of fixed size, or fewer columns",
+                    field.name()
+                ),
+            ));
+        }
     }
     Ok(())
 }
@@ -56,8 +93,8 @@ fn fields(data_type: &DataType) -> u64 {
     }
 }
 
-/// The width of a type, or more than `enough` as soon as it is certain to be.
-fn width(data_type: &DataType, enough: u64) -> u64 {
+/// Bytes of a null of a type, or more than `enough` as soon as they are certain to be.
+pub(super) fn width(data_type: &DataType, enough: u64) -> u64 {
     match data_type {
         DataType::FixedSizeBinary(size) => u64::try_from(*size).unwrap_or(u64::MAX),
         DataType::FixedSizeList(item, size) => {
@@ -78,12 +115,15 @@ fn width(data_type: &DataType, enough: u64) -> u64 {
         | DataType::LargeList(item)
         | DataType::ListView(item)
         | DataType::LargeListView(item)
-        | DataType::Map(item, _) => width(item.data_type(), enough),
-        DataType::Dictionary(_, values) => width(values, enough),
+        | DataType::Map(item, _) => OFFSET.saturating_add(width(item.data_type(), enough)),
+        DataType::Dictionary(_, values) => OFFSET.saturating_add(width(values, enough)),
         DataType::RunEndEncoded(_, values) => width(values.data_type(), enough),
-        _ => 1,
+        other => other.primitive_width().map_or(OFFSET, |bytes| bytes as u64),
     }
 }
+
+/// Bytes of what has no fixed size, and of the start of a list, in a row.
+const OFFSET: u64 = 8;
 
 /// `arrow_cast`, which makes any type there is. It ends as a cast.
 #[derive(Debug, PartialEq, Eq, Hash)]
@@ -142,5 +182,31 @@ mod tests {
         assert!(check(&data_type, "struct").is_err());
         assert!(check(&DataType::FixedSizeBinary(i32::MAX), "arrow_cast").is_err());
         assert!(check(&DataType::Utf8, "struct").is_ok());
+    }
+
+    fn vector(elements: i32) -> DataType {
+        let item = Arc::new(Field::new("item", DataType::Int64, true));
+        DataType::FixedSizeList(item, elements)
+    }
+
+    #[test]
+    fn a_batch_of_nulls_fits_a_call() {
+        assert!(check(&vector(8_192), "arrow_cast").is_ok());
+        assert!(check(&vector(8_193), "arrow_cast").is_err());
+    }
+
+    #[test]
+    fn columns_and_nested_lists_count_together() {
+        let columns = |count, data_type: DataType| {
+            let field = |n| Field::new(format!("c{n}"), data_type.clone(), true);
+            Schema::new((0..count).map(field).collect::<Vec<_>>())
+        };
+        assert!(check_schema(&columns(1_000, DataType::Utf8)).is_ok());
+        assert!(check_schema(&columns(4, vector(8_192))).is_ok());
+        let error = check_schema(&columns(5, vector(8_192))).unwrap_err();
+        assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+        let item = Arc::new(Field::new("item", vector(1_000), true));
+        let nested = DataType::FixedSizeList(item, 1_000);
+        assert!(check_schema(&columns(1, nested)).is_err());
     }
 }

@@ -2,6 +2,7 @@
 
 mod bound_rows;
 mod browse;
+mod growth;
 mod lifecycle;
 mod limits;
 mod pins;

@@ -23,6 +23,7 @@ use arrow::ipc::{
 };
 use arrow_flight::FlightData;
 use featureflight_catalog::{Error, Kind, Result};
+use featureflight_engine::width;
 use flatbuffers::VerifierOptions;
 
 use super::in_utc;
@@ -120,7 +121,10 @@ fn decode(message: &FlightData, schema: Option<&SchemaRef>) -> Result<Decoded> {
                 .header_as_schema()
                 .ok_or_else(|| malformed("it has no schema"))?;
             check_schema(schema)?;
-            Ok(Decoded::Schema(fb_to_schema(schema).into()))
+            let schema = fb_to_schema(schema);
+            // A null of a fixed size takes its place all the same, in each row that a join adds.
+            width::check_schema(&schema)?;
+            Ok(Decoded::Schema(schema.into()))
         }
         (MessageHeader::Schema, Some(_)) => Err(malformed("it has two schemas")),
         (MessageHeader::RecordBatch, Some(schema)) => rows(message, header, schema),

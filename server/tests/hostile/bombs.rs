@@ -355,15 +355,25 @@ fn amplifiers() -> Vec<(String, String, Outcome)> {
         "SELECT array_length(generate_series(1, 9000000000))",
         "SELECT array_length(generate_series(TIMESTAMP '2000-01-01', TIMESTAMP '2200-01-01', INTERVAL '1 millisecond'))",
         "SELECT array_length(range(value, 9000000000)) FROM range(10)",
-        "SELECT length(array_to_string(range(1000000), repeat('x', 1000000)))",
-        "SELECT length(replace(repeat('a', 10000000), 'a', repeat('b', 1000)))",
-        "SELECT length(regexp_replace(repeat('a', 1000000), '.', repeat('b', 1000), 'g'))",
-        "SELECT length(concat_ws(repeat('x', 50000000), 'a', 'b', 'c', 'd'))",
-        "SELECT length(x || x || x || x) FROM (SELECT repeat('x', 60000000) AS x)",
-        "SELECT length(x || x || x || x) FROM (SELECT arrow_cast(repeat('x', 60000000), 'Binary') AS x)",
-        "SELECT length(concat(x, x, x, x)) FROM (SELECT repeat('x', 60000000) AS x)",
-        "SELECT levenshtein(repeat('a', 600000), repeat('b', 600000))",
-        "SELECT array_has_any(range(1, 400000), range(500000, 900000))",
+        "SELECT length(array_to_string(range(1000000 + value), repeat('x', 1000000 + value))) FROM range(1)",
+        "SELECT length(replace(repeat('a', 10000000 + value), 'a', repeat('b', 1000))) FROM range(1)",
+        "SELECT length(regexp_replace(repeat('a', 1000000 + value), '.', repeat('b', 1000), 'g')) FROM range(1)",
+        "SELECT length(concat_ws(repeat('x', 50000000 + value), 'a', 'b', 'c', 'd')) FROM range(1)",
+        "SELECT length(x || x || x || x) FROM (SELECT repeat('x', 60000000 + value) AS x FROM range(1))",
+        "SELECT length(x || x || x || x) FROM (SELECT arrow_cast(repeat('x', 60000000 + value), 'Binary') AS x FROM range(1))",
+        "SELECT length(concat(x, x, x, x)) FROM (SELECT repeat('x', 60000000 + value) AS x FROM range(1))",
+        "SELECT max(length(CASE WHEN value % 2 = 0 THEN repeat('x', 4000000) ELSE repeat('y', 4000000) END)) FROM range(100000)",
+        "SELECT max(length(CASE WHEN value % 2 = 0 THEN (SELECT repeat('x', 4000000 + value) FROM range(1)) ELSE 'y' END)) FROM range(100000)",
+        "SELECT count(ltrim(repeat('a', 1000000 + value), repeat('b', 60000) || 'a')) FROM range(3)",
+        "SELECT max(strpos(repeat('a', 4000000 + value), repeat('a', 2000000 + value) || 'bb')) FROM range(3)",
+        "SELECT max(regexp_count(repeat('a', 1000000 + value), '.*[^A-Z]X|[a-z]')) FROM range(3)",
+        "SELECT sum(regexp_count(repeat('a', 4000 + value % 2), '.*[^A-Z]X|[a-z]')) FROM range(100000)",
+        "SELECT sum(levenshtein(repeat('a', 700), repeat('b', 700 + value % 2))) FROM range(8192000)",
+        "SELECT max(array_length(a)) FROM (SELECT array_agg(value) OVER (ORDER BY value) a FROM range(100000))",
+        "SELECT generate_series(TIMESTAMP '2000-01-01', TIMESTAMP '2200-01-01', INTERVAL '1 month -31 days')",
+        "SELECT sum(array_length(string_to_array(repeat('a,', 2000000 + value), ','))) FROM range(100)",
+        "SELECT levenshtein(repeat('a', 600000 + value), repeat('b', 600000 + value)) FROM range(1)",
+        "SELECT array_has_any(range(value, 400000), range(500000 + value, 900000)) FROM range(1)",
         "SELECT arrow_cast(NULL, 'FixedSizeBinary(2147483647)') FROM range(1000)",
         "SELECT arrow_cast(NULL, 'FixedSizeList(2147483647, Int64)') FROM range(1000)",
         "SELECT CAST(NULL AS INT[2147483647]) FROM range(1000)",
@@ -375,7 +385,7 @@ fn amplifiers() -> Vec<(String, String, Outcome)> {
         "SELECT count(*) FROM range(100000) WHERE 'a' ~ ('(\\w{60}){1}' || value)",
         "SELECT count(*) FROM range(100000) WHERE regexp_like('a', '\\w{60}' || value)",
         "SELECT count(*) FROM range(1000) WHERE 'a' LIKE repeat('%a_', 1000000 + value)",
-        "SELECT length(to_char(now(), repeat('%c', 3000000)))",
+        "SELECT length(to_char(now(), repeat('%c', 3000000 + value))) FROM range(1)",
     ];
     let either = [
         "SELECT * FROM range(10) ORDER BY value LIMIT 9000000000000000000",
@@ -400,15 +410,20 @@ fn amplifiers() -> Vec<(String, String, Outcome)> {
         "SELECT array_slice([1], -9223372036854775808, 9223372036854775807, -9223372036854775808)",
         "SELECT arrow_cast(1, 'Decimal256(76, -128)'), arrow_cast('x', 'Dictionary(Int8, Utf8)')",
         "SELECT CAST('1e2147483647' AS DECIMAL(38, 10))",
-        "SELECT * FROM unnest(range(1, 2000000)) LIMIT 1",
-        "SELECT string_agg(repeat('x', 1000000), ',') FROM range(400)",
-        "SELECT array_agg(repeat('x', 1000000)) FROM range(400)",
+        "SELECT * FROM unnest(range(1, 8000)) LIMIT 1",
+        "SELECT string_agg(repeat('x', 1000000 + value), ',') FROM range(400)",
+        "SELECT array_agg(repeat('x', 1000000 + value)) FROM range(400)",
         "SELECT a.value FROM range(3000) a CROSS JOIN range(3000) b CROSS JOIN range(3000) c LIMIT 5",
         "SELECT * FROM range(9223372036854775807) LIMIT 3",
         "SELECT * FROM generate_series(-9223372036854775808, 9223372036854775807, 9223372036854775807)",
     ];
+    let encoded = format!(
+        "SELECT length({}'x'{})",
+        "encode(".repeat(31),
+        ", 'hex')".repeat(31)
+    );
     let text = |sql: &str| (sql.to_owned(), sql.to_owned());
-    let refused = refused.into_iter().map(|sql| {
+    let refused = refused.into_iter().chain([encoded.as_str()]).map(|sql| {
         let (name, sql) = text(sql);
         (name, sql, Refused)
     });

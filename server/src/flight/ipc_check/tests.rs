@@ -418,3 +418,31 @@ fn schemas_that_decoders_choke_on_are_refused() {
     let error = decode_all(&[long]).expect_err("refused");
     assert_eq!(error.kind, Kind::ResourceExhausted);
 }
+
+#[test]
+fn types_of_fixed_size_that_multiply_are_too_much() {
+    let wide = |item: DataType, size: i32| {
+        DataType::FixedSizeList(Arc::new(ArrowField::new("item", item, true)), size)
+    };
+    let read = |columns: Vec<DataType>| {
+        let columns = columns.into_iter().enumerate();
+        let fields = columns.map(|(at, of)| ArrowField::new(format!("c{at}"), of, true));
+        let schema = arrow::datatypes::Schema::new(fields.collect::<Vec<_>>());
+        let message = arrow_flight::SchemaAsIpc::new(
+            &schema,
+            &arrow::ipc::writer::IpcWriteOptions::default(),
+        )
+        .into();
+        Decoder::new("the rows").decode(&message)
+    };
+    let embedding = wide(DataType::Float32, 1_536);
+    assert!(read(vec![embedding, DataType::FixedSizeBinary(16)]).is_ok());
+    for columns in [
+        vec![wide(wide(DataType::Int64, 65_536), 65_536)],
+        vec![wide(wide(DataType::Null, 65_536), 65_536)],
+        vec![DataType::FixedSizeBinary(65_536); 2_000],
+    ] {
+        let error = read(columns).expect_err("too wide");
+        assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+    }
+}

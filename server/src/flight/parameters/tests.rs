@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, StringArray};
+use arrow::array::{ArrayRef, Int64Array, RecordBatchOptions, StringArray};
 use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::{FlightDescriptor, error::FlightError};
 use datafusion::scalar::ScalarValue;
@@ -79,8 +79,20 @@ async fn no_row_is_no_binding() {
     assert!(received(Vec::new()).await.expect("read").is_empty());
     let alone = FlightData::new().with_descriptor(FlightDescriptor::new_cmd("command"));
     assert!(received(vec![alone]).await.expect("read").is_empty());
-    let empty = encode(vec![row().slice(0, 0)], DictionaryHandling::Hydrate).await;
-    assert!(received(empty).await.expect("read").is_empty());
+    let options = RecordBatchOptions::new().with_row_count(Some(0));
+    let bare = RecordBatch::try_new_with_options(Arc::new(Schema::empty()), vec![], &options);
+    let bare = encode(vec![bare.expect("no columns")], DictionaryHandling::Hydrate).await;
+    assert!(received(bare).await.expect("read").is_empty());
+}
+
+#[tokio::test]
+async fn columns_without_rows_bind_none() {
+    let none = row().slice(0, 0);
+    let sent = encode(vec![none.clone()], DictionaryHandling::Hydrate).await;
+    let got = received(sent).await.expect("read");
+    assert_eq!(got, [none]);
+    let kept = read(&write(&got).expect("kept")).expect("read back");
+    assert_eq!(kept, got);
 }
 
 #[tokio::test]

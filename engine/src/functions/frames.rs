@@ -1,0 +1,67 @@
+//! How many rows a window holds where its value has a part for each of them. `array_agg(x) OVER
+//! (ORDER BY y)` holds the first row once for each row: a hundred thousand rows are five billion.
+
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::WindowFunction;
+use datafusion::logical_expr::{
+    Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits,
+};
+
+use super::too_large;
+
+/// Aggregates whose value grows with the rows.
+pub(super) const GROWING: [&str; 2] = ["array_agg", "string_agg"];
+
+/// Most rows of a frame of one of those.
+const MAX_FRAME_ROWS: u64 = 1_000;
+
+/// # Errors
+/// `ResourceExhausted` for a window of [`GROWING`] values over more than [`MAX_FRAME_ROWS`] rows.
+pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::WindowFunction(call) = expr {
+                    check_window(call)?;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })?;
+    Ok(())
+}
+
+fn check_window(call: &WindowFunction) -> Result<()> {
+    let name = call.fun.name();
+    let rows = rows(&call.params.window_frame);
+    if !GROWING.contains(&name) || rows.is_some_and(|rows| rows <= MAX_FRAME_ROWS) {
+        return Ok(());
+    }
+    Err(too_large(format!(
+        "{name} as a window function may hold {MAX_FRAME_ROWS} rows for each row: bound its frame \
+         with ROWS BETWEEN n PRECEDING AND CURRENT ROW, or use GROUP BY and join the groups"
+    )))
+}
+
+/// The rows of a frame, where they are bounded.
+fn rows(frame: &WindowFrame) -> Option<u64> {
+    if frame.units != WindowFrameUnits::Rows {
+        return None;
+    }
+    let start = distance(&frame.start_bound)?;
+    let end = distance(&frame.end_bound)?;
+    Some(start.saturating_add(end).saturating_add(1))
+}
+
+/// Rows from the current one; both directions count, which is too many for a frame beside it.
+fn distance(bound: &WindowFrameBound) -> Option<u64> {
+    match bound {
+        WindowFrameBound::CurrentRow => Some(0),
+        WindowFrameBound::Preceding(rows) | WindowFrameBound::Following(rows) => match rows {
+            ScalarValue::UInt64(rows) => *rows,
+            _ => None,
+        },
+    }
+}
