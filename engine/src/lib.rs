@@ -39,6 +39,7 @@ pub mod temp_tables;
 #[cfg(test)]
 mod tests;
 mod views;
+mod wide_rows;
 pub mod writes;
 
 pub use caller::Caller;

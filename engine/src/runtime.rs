@@ -23,6 +23,7 @@ use crate::engine::EngineOptions;
 use crate::metadata::CATALOG;
 use crate::online::{MAX_KEYS, ProbeOnline};
 use crate::session::DEFAULT_SCHEMA;
+use crate::wide_rows::RefuseWideRows;
 
 /// The state every statement starts from, which spills to `spill`.
 ///
@@ -69,6 +70,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let behind = sides_are_chosen.map_or(0, |at| at + 1);
     rules.insert(behind, Arc::new(ProbeOnline));
     rules.push(Arc::new(YieldAboveAmplifiers));
+    rules.push(Arc::new(RefuseWideRows));
     rules
 }
 

@@ -284,3 +284,39 @@ async fn matching_long_texts_with_long_patterns_is_bounded() {
         assert_eq!(server.lines(&sql).await, [expected], "{matches}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wide_is_not_repeated_for_each_row() {
+    let server = server().await;
+    let list = "SELECT array_agg(value) v, min(value) k FROM range(100000)";
+    let text = "SELECT string_agg('xxxxxxxxxx', ',') v, min(value) k FROM range(100000)";
+    let large =
+        "SELECT arrow_cast(repeat('x', 300000 + value), 'LargeUtf8') v, value k FROM range(1)";
+    for wide in [list, text, large] {
+        for repeating in [
+            "SELECT count(v) FROM (WIDE) a CROSS JOIN range(20000) b",
+            "SELECT count(v) FROM range(20000) b CROSS JOIN (WIDE) a",
+            "SELECT count(v) FROM (WIDE) a JOIN range(20000) b ON b.value >= a.k",
+            "SELECT count(v) FROM (WIDE) a JOIN range(20000) b ON b.value * 0 = a.k",
+            "SELECT count(v) FROM (SELECT v, unnest(range(20000 + k)) AS u FROM (WIDE))",
+            "SELECT count(f) FROM (SELECT first_value(v) OVER (ORDER BY k) AS f FROM (WIDE))",
+        ] {
+            let sql = repeating.replace("WIDE", wide);
+            let error = server.error(&sql).await;
+            assert_eq!(error.kind, Kind::ResourceExhausted, "{sql}: {error}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wide_may_leave_as_it_is() {
+    let server = server().await;
+    let list = "SELECT array_agg(value) v, min(value) k FROM range(100000)";
+    for fine in [
+        "SELECT count(*) FROM (SELECT unnest(v) FROM (LIST))",
+        "SELECT count(*) FROM (SELECT v, row_number() OVER (ORDER BY k) FROM (LIST))",
+        "SELECT count(*) FROM (SELECT array_agg(value) v, value % 100 k FROM range(100000) GROUP BY k) a JOIN range(50) b ON a.k = b.value",
+    ] {
+        server.rows(&fine.replace("LIST", list)).await.unwrap();
+    }
+}
