@@ -29,8 +29,9 @@ use futures::StreamExt;
 /// Bytes of a row where each row is repeated for a whole batch: 512 MiB for its 8,192 rows.
 const ALWAYS_REPEATED: usize = 64 << 10;
 
-/// Bytes of a row that is repeated only as often as its key is.
-const SOMETIMES_REPEATED: usize = 256 << 10;
+/// Bytes of a row that is repeated only as often as its key is: a record of a feature group may have
+/// 350 KB.
+const SOMETIMES_REPEATED: usize = 384 << 10;
 
 /// Puts [`WideRowsExec`] below the operators that repeat.
 #[derive(Debug)]

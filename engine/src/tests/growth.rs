@@ -291,7 +291,7 @@ async fn what_is_wide_is_not_repeated_for_each_row() {
     let list = "SELECT array_agg(value) v, min(value) k FROM range(100000)";
     let text = "SELECT string_agg('xxxxxxxxxx', ',') v, min(value) k FROM range(100000)";
     let large =
-        "SELECT arrow_cast(repeat('x', 300000 + value), 'LargeUtf8') v, value k FROM range(1)";
+        "SELECT arrow_cast(repeat('x', 400000 + value), 'LargeUtf8') v, value k FROM range(1)";
     for wide in [list, text, large] {
         for repeating in [
             "SELECT count(v) FROM (WIDE) a CROSS JOIN range(20000) b",
