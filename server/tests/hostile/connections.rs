@@ -231,7 +231,7 @@ async fn messages_and_headers_beyond_the_limits_are_refused() {
     let mut client = child.connect().await;
     let large = FlightDescriptor::new_cmd(vec![0_u8; 20 << 20]);
     let refused = client.0.inner_mut().get_flight_info(large).await;
-    assert_eq!(refused.unwrap_err().code(), Code::OutOfRange);
+    assert_eq!(refused.unwrap_err().code(), Code::ResourceExhausted);
     let mut client = child.connect().await;
     let mut request = Request::new(FlightDescriptor::new_cmd(Vec::new()));
     for number in 0..1_000 {
