@@ -28,25 +28,7 @@ const MAX_REACH: u64 = 1 << 32;
 /// `ResourceExhausted` for a plan beyond the limits of this module, `InvalidArgument` for a frame
 /// beyond them.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    let mut columns = 0_usize;
-    let mut found = Ok(());
-    let walked = plan.apply_with_subqueries(|step| {
-        columns = columns.saturating_add(step.schema().fields().len());
-        found = if columns > MAX_COLUMNS {
-            Err(too_much(format!(
-                "the steps of the query have more than {MAX_COLUMNS} columns together: select fewer"
-            )))
-        } else {
-            check_step(step)
-        };
-        Ok(if found.is_ok() {
-            TreeNodeRecursion::Continue
-        } else {
-            TreeNodeRecursion::Stop
-        })
-    });
-    walked.map_err(crate::error::classify)?;
-    found?;
+    check_steps(plan).map_err(crate::error::classify)?;
     let mut conditions = Conditions::default();
     conditions.of(plan).map_err(crate::error::classify)?;
     if conditions.largest > MAX_WRITTEN_OUT {
@@ -59,13 +41,25 @@ pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     Ok(())
 }
 
-fn check_step(step: &LogicalPlan) -> Result<()> {
-    match step {
-        LogicalPlan::Sort(sort) => check_keys("sorts", sort.expr.len()),
-        LogicalPlan::Join(join) => check_keys("joins", join.on.len()),
-        LogicalPlan::Window(window) => window.window_expr.iter().try_for_each(check_window),
-        _ => Ok(()),
-    }
+fn check_steps(plan: &LogicalPlan) -> PlanResult<()> {
+    let mut columns = 0_usize;
+    plan.apply_with_subqueries(|step| {
+        columns = columns.saturating_add(step.schema().fields().len());
+        if columns > MAX_COLUMNS {
+            return Err(too_much(format!(
+                "the steps of the query have more than {MAX_COLUMNS} columns together: select fewer"
+            ))
+            .into());
+        }
+        match step {
+            LogicalPlan::Sort(sort) => check_keys("sorts", sort.expr.len())?,
+            LogicalPlan::Join(join) => check_keys("joins", join.on.len())?,
+            LogicalPlan::Window(window) => window.window_expr.iter().try_for_each(check_window)?,
+            _ => {}
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
 }
 
 fn check_keys(does: &str, keys: usize) -> Result<()> {
@@ -77,20 +71,14 @@ fn check_keys(does: &str, keys: usize) -> Result<()> {
     Ok(())
 }
 
-fn check_window(expr: &Expr) -> Result<()> {
-    let mut found = Ok(());
-    let walked = expr.apply(|inner| {
+fn check_window(expr: &Expr) -> PlanResult<()> {
+    expr.apply(|inner| {
         if let Expr::WindowFunction(window) = inner {
-            found = check_window_function(window);
+            check_window_function(window)?;
         }
-        Ok(if found.is_ok() {
-            TreeNodeRecursion::Continue
-        } else {
-            TreeNodeRecursion::Stop
-        })
-    });
-    walked.map_err(crate::error::classify)?;
-    found
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(())
 }
 
 fn check_window_function(window: &WindowFunction) -> Result<()> {

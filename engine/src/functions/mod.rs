@@ -8,6 +8,7 @@
 //! The guards sit on names in the function registry, and [`rewrite`] puts them where the planner
 //! makes calls of its own.
 
+mod checked;
 mod concatenation;
 mod constants;
 mod frames;

@@ -8,9 +8,7 @@ use arrow::compute::cast;
 use arrow::datatypes::DataType;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::{
-    ColumnarValue, LogicalPlan, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
-};
+use datafusion::logical_expr::{ColumnarValue, LogicalPlan, ScalarFunctionArgs};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::growth::size_of;
@@ -69,7 +67,7 @@ fn count(hir: &Hir) -> u64 {
     }
 }
 
-/// Bounds the constant patterns of a plan; [`Patterns`] sees the others.
+/// Bounds the constant patterns of a plan; [`check_batch`] sees the others.
 ///
 /// # Errors
 /// `ResourceExhausted` beyond the limits of this module.
@@ -152,67 +150,41 @@ pub(super) fn searches(patterns: &ArrayRef) -> Result<Vec<Search>> {
     Ok(searches.collect())
 }
 
-/// Hands texts through, after a look at how long matching them with a pattern may take: their second
-/// argument, of which each character counts.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Texts {
-    signature: Signature,
-}
-
-impl Texts {
-    pub(super) const NAME: &str = "checked_text";
-
-    pub(super) fn new() -> Self {
-        Self {
-            signature: Signature::any(2, Volatility::Immutable),
-        }
-    }
-}
-
-impl ScalarUDFImpl for Texts {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.first().cloned().unwrap_or(DataType::Null))
-    }
-
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let rows = args.number_rows;
-        let constant = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(_));
-        let rows = if args.args.iter().all(constant) {
-            1
-        } else {
-            rows
-        };
-        let arrays = args.args.iter().map(|value| match value {
-            ColumnarValue::Array(array) => Ok((ArrayRef::clone(array), false)),
-            ColumnarValue::Scalar(scalar) => Ok((scalar.to_array()?, true)),
+/// How long matching texts with patterns, the second argument, may take: each character of a pattern
+/// counts for each byte.
+///
+/// # Errors
+/// `ResourceExhausted` beyond [`MAX_MATCH_STEPS`].
+pub(super) fn check_matching(args: &ScalarFunctionArgs) -> Result<()> {
+    let rows = args.number_rows;
+    let constant = |value: &ColumnarValue| matches!(value, ColumnarValue::Scalar(_));
+    let rows = if args.args.iter().all(constant) {
+        1
+    } else {
+        rows
+    };
+    let arrays = args.args.iter().map(|value| match value {
+        ColumnarValue::Array(array) => Ok((ArrayRef::clone(array), false)),
+        ColumnarValue::Scalar(scalar) => Ok((scalar.to_array()?, true)),
+    });
+    let arrays: Vec<(ArrayRef, bool)> = arrays.collect::<Result<_>>()?;
+    if let [(texts, one_text), (patterns, one_pattern)] = arrays.as_slice() {
+        let searches = searches(patterns)?;
+        let at = |constant: bool, row: usize| if constant { 0 } else { row };
+        let steps = (0..rows).map(|row| {
+            let search = searches.get(at(*one_pattern, row));
+            let bytes = size_of(texts, at(*one_text, row));
+            search.map_or(0, |search| search.once(bytes))
         });
-        let arrays: Vec<(ArrayRef, bool)> = arrays.collect::<Result<_>>()?;
-        if let [(texts, one_text), (patterns, one_pattern)] = arrays.as_slice() {
-            let searches = searches(patterns)?;
-            let at = |constant: bool, row: usize| if constant { 0 } else { row };
-            let steps = (0..rows).map(|row| {
-                let search = searches.get(at(*one_pattern, row));
-                let bytes = size_of(texts, at(*one_text, row));
-                search.map_or(0, |search| search.once(bytes))
-            });
-            if steps.fold(0, u64::saturating_add) > MAX_MATCH_STEPS {
-                return Err(too_large(format!(
-                    "matching the texts of a batch would take too long: {MAX_MATCH_STEPS} is the \
-                     limit of their bytes times the characters of the pattern, with counted groups \
-                     written out: use a shorter pattern, or shorten the texts"
-                )));
-            }
+        if steps.fold(0, u64::saturating_add) > MAX_MATCH_STEPS {
+            return Err(too_large(format!(
+                "matching the texts of a batch would take too long: {MAX_MATCH_STEPS} is the \
+                 limit of their bytes times the characters of the pattern, with counted groups \
+                 written out: use a shorter pattern, or shorten the texts"
+            )));
         }
-        Ok(args.args.swap_remove(0))
     }
+    Ok(())
 }
 
 fn positions(hir: &Hir) -> u64 {
@@ -252,57 +224,31 @@ fn reach(hir: &Hir) -> Option<u64> {
     }
 }
 
-/// Hands patterns through, after a look at all of a batch.
-#[derive(Debug, PartialEq, Eq, Hash)]
-pub(super) struct Patterns {
-    signature: Signature,
-}
-
-impl Patterns {
-    pub(super) const NAME: &str = "checked_pattern";
-
-    pub(super) fn new() -> Self {
-        Self {
-            signature: Signature::any(1, Volatility::Immutable),
+/// The patterns of a batch, the first argument.
+///
+/// # Errors
+/// `ResourceExhausted` beyond [`MAX_CALL_STATES`].
+pub(super) fn check_batch(args: &ScalarFunctionArgs) -> Result<()> {
+    let array = match args.args.first() {
+        Some(ColumnarValue::Array(array)) => ArrayRef::clone(array),
+        Some(ColumnarValue::Scalar(scalar)) => scalar.to_array()?,
+        None => return Ok(()),
+    };
+    let array = cast(&array, &DataType::Utf8View)?;
+    let mut seen = HashSet::new();
+    let mut total = 0_u64;
+    for pattern in array.as_string_view().iter().flatten() {
+        if seen.insert(pattern) {
+            total = total.saturating_add(states(pattern)?.max(pattern.len() as u64));
+        }
+        if total > MAX_CALL_STATES {
+            return Err(too_large(format!(
+                "the patterns of a batch are too large: {MAX_CALL_STATES} states are the \
+                 limit, with counted groups written out"
+            )));
         }
     }
-}
-
-impl ScalarUDFImpl for Patterns {
-    fn name(&self) -> &'static str {
-        Self::NAME
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.first().cloned().unwrap_or(DataType::Null))
-    }
-
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let patterns = args.args.swap_remove(0);
-        let array = match &patterns {
-            ColumnarValue::Array(array) => std::sync::Arc::clone(array),
-            ColumnarValue::Scalar(scalar) => scalar.to_array()?,
-        };
-        let array = cast(&array, &DataType::Utf8View)?;
-        let mut seen = HashSet::new();
-        let mut total = 0_u64;
-        for pattern in array.as_string_view().iter().flatten() {
-            if seen.insert(pattern) {
-                total = total.saturating_add(states(pattern)?.max(pattern.len() as u64));
-            }
-            if total > MAX_CALL_STATES {
-                return Err(too_large(format!(
-                    "the patterns of a batch are too large: {MAX_CALL_STATES} states are the \
-                     limit, with counted groups written out"
-                )));
-            }
-        }
-        Ok(patterns)
-    }
+    Ok(())
 }
 
 #[cfg(test)]

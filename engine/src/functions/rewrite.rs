@@ -14,10 +14,10 @@ use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, Operator, ScalarUDF};
 
 use super::GUARDED;
+use super::checked::{Checked, What};
 use super::concatenation::{Concatenation, flatten};
 use super::growth::{Guarded, Rule};
-use super::patterns::{MAX_FREE_POSITIONS, Patterns, Search, Texts};
-use super::subqueries::Subqueries;
+use super::patterns::{MAX_FREE_POSITIONS, Search};
 
 /// Functions whose second argument is a regular expression.
 const REGEXP: [&str; 5] = [
@@ -42,15 +42,16 @@ impl Bounds {
     /// The guards of `state`.
     pub(super) fn new(state: &SessionState) -> Self {
         let functions = state.scalar_functions();
+        let checked = |what| Arc::new(ScalarUDF::new_from_impl(Checked::new(what)));
         let guarded = GUARDED.iter().filter_map(|(name, _)| {
             let function = functions.get(*name)?;
             Some(((*name).to_owned(), Arc::clone(function)))
         });
         Self {
             guarded: guarded.collect(),
-            patterns: Arc::new(ScalarUDF::new_from_impl(Patterns::new())),
-            subqueries: Arc::new(ScalarUDF::new_from_impl(Subqueries::new())),
-            texts: Arc::new(ScalarUDF::new_from_impl(Texts::new())),
+            patterns: checked(What::Patterns),
+            subqueries: checked(What::Subquery),
+            texts: checked(What::Texts),
             concatenation: Arc::new(ScalarUDF::new_from_impl(Guarded::new(
                 Arc::new(ScalarUDF::new_from_impl(Concatenation::new())),
                 Rule::Sum,
@@ -65,7 +66,7 @@ impl Bounds {
         let known = constant(pattern).map(|pattern| pattern.try_as_str().flatten());
         match (&text, known) {
             (_, Some(pattern)) if pattern.is_none_or(small) => text,
-            (Expr::ScalarFunction(call), _) if call.func.name() == Texts::NAME => text,
+            (Expr::ScalarFunction(call), _) if call.func.name() == What::Texts.name() => text,
             _ => Expr::ScalarFunction(ScalarFunction::new_udf(
                 Arc::clone(&self.texts),
                 vec![text, pattern.clone()],
