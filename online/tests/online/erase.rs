@@ -27,7 +27,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::model::{Write, block, layout};
-use super::offline::{TIME, open, open_with, parquet_files, rows, warehouse};
+use super::offline::{TIME, let_go, open, open_with, parquet_files, rows, warehouse};
 use super::victim::{self, say};
 
 const BOTH: Stages = Stages {
@@ -336,6 +336,7 @@ async fn check(dir: &Path, acknowledged: &[i64], place: &str) {
             "{place}: {number} is lost"
         );
     }
+    let_go(&gateway).await;
 }
 
 fn table(catalog: &Catalog) -> Arc<FeatureTable> {
@@ -492,4 +493,5 @@ async fn check_forgotten(dir: &Path, acknowledged: &[i64], place: &str) {
             assert!(found.contains_key(&row), "{place}: {row:?} is lost");
         }
     }
+    let_go(&gateway).await;
 }

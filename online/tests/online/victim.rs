@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use featureflight_online::outbox::Probe;
 
@@ -55,12 +55,14 @@ impl Said {
 
 /// Runs the victim of that name until it is killed at the `count`th pass of `step`.
 pub(super) fn kill(name: &str, dir: &Path, step: &str, count: usize, first: i64) -> Said {
+    let patience = Instant::now() + Duration::from_secs(20);
     loop {
         let output = run(name, dir, step, count, first);
         let errors = String::from_utf8_lossy(&output.stderr);
-        // A child of another test has this process' lock until it is another program.
-        let own = format!("in use by process {}", std::process::id());
-        if errors.contains(&own) {
+        // A child of another test has this process' locks until it is another program.
+        let outbox = format!("in use by process {}", std::process::id());
+        let locked = [outbox.as_str(), "Database already open"];
+        if locked.iter().any(|lock| errors.contains(lock)) && Instant::now() < patience {
             continue;
         }
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -165,6 +165,15 @@ impl Child {
         entries(Path::new(&format!("/proc/{}/task", self.process.id())))
     }
 
+    /// For who reads why a test failed.
+    pub(crate) fn thread_names(&self) -> Vec<String> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.process.id())).unwrap();
+        threads
+            .flatten()
+            .filter_map(|thread| std::fs::read_to_string(thread.path().join("comm")).ok())
+            .collect()
+    }
+
     /// Of queries and of the server, as its metrics say.
     pub(crate) fn tasks(&self) -> usize {
         let mut stream = TcpStream::connect(&self.watched_at).unwrap();
@@ -182,6 +191,17 @@ impl Child {
 
     pub(crate) fn open_files(&self) -> usize {
         entries(Path::new(&format!("/proc/{}/fd", self.process.id())))
+    }
+
+    /// What each of them is, for who reads why a test failed.
+    pub(crate) fn open_paths(&self) -> Vec<PathBuf> {
+        let files = std::fs::read_dir(format!("/proc/{}/fd", self.process.id())).unwrap();
+        let mut paths: Vec<_> = files
+            .flatten()
+            .filter_map(|file| std::fs::read_link(file.path()).ok())
+            .collect();
+        paths.sort();
+        paths
     }
 
     /// Files below the spill directory.
