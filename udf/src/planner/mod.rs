@@ -17,6 +17,7 @@ mod normalise;
 mod now;
 mod parameters;
 mod point_in_time;
+mod precision;
 mod query_planner;
 pub mod relations;
 mod scope;
@@ -58,6 +59,7 @@ pub fn extend(mut builder: SessionStateBuilder) -> SessionStateBuilder {
     let planners = builder.expr_planners().get_or_insert_with(Vec::new);
     planners.insert(0, Arc::new(literals::TimestampText));
     builder
+        .with_analyzer_rule(Arc::new(precision::RoundConstants))
         .with_optimizer_rule(Arc::new(PushDownAsofFilter))
         .with_query_planner(Arc::new(query_planner::OperatorPlanner::new(
             crate::extension::extension_planners(),

@@ -4,6 +4,7 @@ mod asof;
 mod names;
 mod parameters;
 mod point_in_time;
+mod precision;
 mod rig;
 mod statements;
 mod travel;

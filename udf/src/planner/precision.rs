@@ -1,0 +1,237 @@
+//! Comparisons of timestamps with constants of a finer unit, which are nanoseconds unless their text
+//! says otherwise. `DataFusion` cuts such a constant to the unit of the column, and cuts it towards
+//! 1970: a row at 12:00:00 would not be before 12:00:00.000000001. So the constant is rounded as the
+//! comparison asks for it, and none between two values of the column equals one.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, TimeUnit};
+use datafusion::common::DFSchema;
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::logical_expr::expr::{Between, InList};
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::simplify::SimplifyContext;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::simplify_expressions::ExprSimplifier;
+use datafusion::scalar::ScalarValue;
+
+/// See the module. Comes behind the coercion of types, which casts the column to the finer unit.
+#[derive(Debug)]
+pub(super) struct RoundConstants;
+
+impl AnalyzerRule for RoundConstants {
+    fn name(&self) -> &'static str {
+        "round_constants"
+    }
+
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        let rounded = plan.transform_up_with_subqueries(|plan| {
+            if !mentions_cast(&plan)? {
+                return Ok(Transformed::no(plan));
+            }
+            let schema = merge_schema(&plan.inputs());
+            let names = NamePreserver::new(&plan);
+            plan.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let rounded = expr.transform_up(|expr| {
+                    Ok(match rounded(&expr, &schema, config)? {
+                        Some(rounded) => Transformed::yes(rounded),
+                        None => Transformed::no(expr),
+                    })
+                })?;
+                Ok(rounded.update_data(|expr| name.restore(expr)))
+            })
+        });
+        rounded.map(|rounded| rounded.data)
+    }
+}
+
+fn mentions_cast(plan: &LogicalPlan) -> Result<bool> {
+    let mut found = false;
+    plan.apply_expressions(|expr| {
+        expr.apply(|expr| {
+            found |= matches!(expr, Expr::Cast(_));
+            Ok(if found {
+                TreeNodeRecursion::Stop
+            } else {
+                TreeNodeRecursion::Continue
+            })
+        })
+    })?;
+    Ok(found)
+}
+
+/// `expr` without its cast, if it is a comparison of that kind.
+fn rounded(expr: &Expr, schema: &DFSchema, config: &ConfigOptions) -> Result<Option<Expr>> {
+    let cut = |value: &Expr, constant: &Expr| Cut::of(value, constant, schema, config);
+    Ok(match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let (cut, op) = match (cut(left, right)?, op.swap()) {
+                (Some(cut), _) => (cut, *op),
+                (None, Some(op)) => match cut(right, left)? {
+                    Some(cut) => (cut, op),
+                    None => return Ok(None),
+                },
+                (None, None) => return Ok(None),
+            };
+            cut.compared(op)
+        }
+        Expr::Between(Between {
+            expr,
+            negated,
+            low,
+            high,
+        }) => {
+            let (Some(low), Some(high)) = (cut(expr, low)?, cut(expr, high)?) else {
+                return Ok(None);
+            };
+            let (Some(low), Some(high)) =
+                (low.compared(Operator::GtEq), high.compared(Operator::LtEq))
+            else {
+                return Ok(None);
+            };
+            Some(if *negated {
+                !low.and(high)
+            } else {
+                low.and(high)
+            })
+        }
+        Expr::InList(InList {
+            expr,
+            list,
+            negated,
+        }) => {
+            let cuts = list.iter().map(|item| cut(expr, item));
+            let Some(cuts) = cuts.collect::<Result<Option<Vec<_>>>>()? else {
+                return Ok(None);
+            };
+            let Some(never) = cuts.first().map(Cut::never) else {
+                return Ok(None);
+            };
+            let exact = cuts.iter().filter(|cut| cut.exact);
+            let exact: Vec<_> = exact.map(|cut| cut.below.clone()).collect();
+            let value = cuts.into_iter().next().map(|cut| cut.value);
+            Some(match value {
+                Some(value) if !exact.is_empty() => value.in_list(exact, *negated),
+                _ if *negated => !never,
+                _ => never,
+            })
+        }
+        _ => None,
+    })
+}
+
+/// A value, and what a finer constant is in its unit.
+struct Cut {
+    value: Expr,
+    /// The last at or before the constant.
+    below: Expr,
+    /// Whether it is the constant.
+    exact: bool,
+}
+
+impl Cut {
+    /// `None` where `value` is cast to no finer unit, or `constant` is none.
+    fn of(
+        value: &Expr,
+        constant: &Expr,
+        schema: &DFSchema,
+        config: &ConfigOptions,
+    ) -> Result<Option<Self>> {
+        let Expr::Cast(cast) = value else {
+            return Ok(None);
+        };
+        let DataType::Timestamp(fine, _) = cast.field.data_type() else {
+            return Ok(None);
+        };
+        let Ok(DataType::Timestamp(coarse, zone)) = cast.expr.get_type(schema) else {
+            return Ok(None);
+        };
+        let parts = per_second(*fine) / per_second(coarse);
+        if parts <= 1 || constant.any_column_refs() || !cast.expr.any_column_refs() {
+            return Ok(None);
+        }
+        let context = SimplifyContext::builder()
+            .with_config_options(Arc::new(config.clone()))
+            .build();
+        let Expr::Literal(constant, _) = ExprSimplifier::new(context).simplify(constant.clone())?
+        else {
+            return Ok(None);
+        };
+        let Some((constant, unit)) = ticks(&constant) else {
+            return Ok(None);
+        };
+        if unit != *fine {
+            return Ok(None);
+        }
+        let below = constant.div_euclid(parts);
+        Ok(Some(Self {
+            value: cast.expr.as_ref().clone(),
+            below: lit(timestamp(below, coarse, zone)),
+            exact: below * parts == constant,
+        }))
+    }
+
+    /// `value op constant`.
+    fn compared(self, op: Operator) -> Option<Expr> {
+        use Operator as O;
+        let never = self.never();
+        let Self {
+            value,
+            below,
+            exact,
+        } = self;
+        Some(match op {
+            O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq if exact => {
+                Expr::BinaryExpr(BinaryExpr::new(Box::new(value), op, Box::new(below)))
+            }
+            O::Lt | O::LtEq => value.lt_eq(below),
+            O::Gt | O::GtEq => value.gt(below),
+            O::Eq => never,
+            O::NotEq => !never,
+            _ => return None,
+        })
+    }
+
+    /// False, and null for a null.
+    fn never(&self) -> Expr {
+        let (value, below) = (&self.value, &self.below);
+        value
+            .clone()
+            .gt(below.clone())
+            .and(value.clone().lt(below.clone()))
+    }
+}
+
+const fn per_second(unit: TimeUnit) -> i64 {
+    match unit {
+        TimeUnit::Second => 1,
+        TimeUnit::Millisecond => 1_000,
+        TimeUnit::Microsecond => 1_000_000,
+        TimeUnit::Nanosecond => 1_000_000_000,
+    }
+}
+
+fn ticks(constant: &ScalarValue) -> Option<(i64, TimeUnit)> {
+    use ScalarValue as V;
+    match constant {
+        V::TimestampNanosecond(ticks, _) => Some(((*ticks)?, TimeUnit::Nanosecond)),
+        V::TimestampMicrosecond(ticks, _) => Some(((*ticks)?, TimeUnit::Microsecond)),
+        V::TimestampMillisecond(ticks, _) => Some(((*ticks)?, TimeUnit::Millisecond)),
+        _ => None,
+    }
+}
+
+fn timestamp(ticks: i64, unit: TimeUnit, zone: Option<Arc<str>>) -> ScalarValue {
+    use ScalarValue as V;
+    match unit {
+        TimeUnit::Second => V::TimestampSecond(Some(ticks), zone),
+        TimeUnit::Millisecond => V::TimestampMillisecond(Some(ticks), zone),
+        TimeUnit::Microsecond => V::TimestampMicrosecond(Some(ticks), zone),
+        TimeUnit::Nanosecond => V::TimestampNanosecond(Some(ticks), zone),
+    }
+}
