@@ -77,7 +77,8 @@ fn setting(name: &str) -> Result<Setting> {
     let header = |setting: &Setting| format!("{OURS}{}", setting.name().replace('_', "-"));
     let found = Setting::ALL.into_iter().find(|s| header(s) == name);
     found.ok_or_else(|| {
-        let known: Vec<_> = Setting::ALL.iter().map(header).collect();
+        let settings = Setting::ALL.iter().map(header);
+        let known: Vec<_> = settings.chain([IDEMPOTENCY_KEY.to_owned()]).collect();
         Error::invalid(format!(
             "this server does not know the header {name}; it knows {}",
             known.join(", ")
