@@ -33,6 +33,7 @@ use crate::online::OnlineStores;
 use crate::query::life::Entry;
 use crate::query::{PinnedPlan, Source};
 use crate::repeat;
+use crate::selected;
 use crate::session::SessionView;
 use crate::settings::{self, Settings};
 use crate::slices;
@@ -142,6 +143,8 @@ impl Ground {
     /// The logical plan of a query, within limits.
     pub(crate) async fn plan(&self, statement: Statement) -> Result<PlannedQuery> {
         limits::check_expansion(&statement, &self.context.views)?;
+        let stored = |name: &str| self.context.columns_at_most(name);
+        selected::check(&statement, &self.context.views, &stored)?;
         let planned =
             featureflight_udf::planner::plan(&self.state, statement, &self.context).await?;
         limits::check_size(std::slice::from_ref(&planned.plan))?;

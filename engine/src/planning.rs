@@ -3,9 +3,8 @@
 //!
 //! Planning recurses over expressions and plans, and a runtime's worker thread has two megabytes of
 //! stack: a flat chain of some thousand operators, four kilobytes of text, would end the process.
-//! A plan also cannot be interrupted while it computes. So the caller stops waiting when its time
-//! is over or it is dropped, while the thread ends at its next await or when it is done; it keeps
-//! its permit until then.
+//! The caller stops waiting when its time is over or it is dropped, while the thread ends at its next
+//! await or before the optimizer's next rule; it keeps its permit until then.
 
 use std::any::Any;
 use std::future::Future;
@@ -17,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
+use crate::interruption::Over;
 use crate::query::admission::Admission;
 
 /// Frames of unoptimized builds are several times larger. Only pages that are touched are real.
@@ -91,6 +91,7 @@ impl Planning {
             .spawn(move || {
                 let _permit = permit;
                 let _span = span.enter();
+                let _scope = Over(cancelled.clone()).enter();
                 let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
                     runtime.block_on(cancelled.run_until_cancelled(async { work().await }))
                 }));
@@ -190,5 +191,22 @@ mod tests {
             .await;
         assert!(next.is_ok(), "the abandoned plan gave its permit back");
         assert!(!reached.load(Ordering::SeqCst));
+    }
+
+    #[tokio::test]
+    async fn what_does_not_await_sees_that_its_caller_is_gone() {
+        let planning = Planning::new(1, 8);
+        let work = || async {
+            while crate::interruption::check().is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        };
+        let soon = Some(Duration::from_millis(20));
+        let error = planning.run(soon, work).await.unwrap_err();
+        assert_eq!(error.kind, Kind::DeadlineExceeded);
+        let next = planning.run(Some(Duration::from_secs(10)), || async { Ok(()) });
+        next.await.expect("the abandoned plan gave its permit back");
+        assert!(crate::interruption::check().is_ok(), "of its thread alone");
     }
 }

@@ -13,13 +13,12 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
 use datafusion::object_store::ObjectStore;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 use datafusion::prelude::SessionConfig;
 use featureflight_catalog::Result;
 use url::Url;
 
-use crate::cooperation::YieldAboveAmplifiers;
 use crate::engine::EngineOptions;
+use crate::interruption::{InterruptAmplifiers, interruptible_logical, interruptible_physical};
 use crate::metadata::CATALOG;
 use crate::online::{MAX_KEYS, ProbeOnline};
 use crate::session::DEFAULT_SCHEMA;
@@ -50,6 +49,7 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
         .with_config(config)
         .with_runtime_env(Arc::new(runtime_env(options, spill)?))
         .with_default_features()
+        .with_optimizer_rules(interruptible_logical())
         .with_physical_optimizer_rules(physical_rules());
     // The first that knows an expression plans it.
     let planners = builder.expr_planners().get_or_insert_default();
@@ -63,13 +63,13 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
 
 /// `DataFusion`'s rules and ours.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules = PhysicalOptimizer::new().rules;
+    let mut rules = interruptible_physical();
     let sides_are_chosen = rules
         .iter()
         .position(|rule| rule.name() == "join_selection");
     let behind = sides_are_chosen.map_or(0, |at| at + 1);
     rules.insert(behind, Arc::new(ProbeOnline));
-    rules.push(Arc::new(YieldAboveAmplifiers));
+    rules.push(Arc::new(InterruptAmplifiers));
     rules.push(Arc::new(RefuseWideRows));
     rules
 }

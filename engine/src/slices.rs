@@ -7,11 +7,12 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 
 /// Operators whose partition reads nothing but the same partition of their only input, or, for
 /// unions, one partition of one input. Leaves of files among them: their partitions are other files.
-const PER_PARTITION: [&str; 8] = [
+const PER_PARTITION: [&str; 9] = [
     "ProjectionExec",
     "FilterExec",
     "CoalesceBatchesExec",
     "CooperativeExec",
+    "InterruptibleExec",
     "UnionExec",
     "DataSourceExec",
     "HistoryExec",

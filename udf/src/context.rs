@@ -11,7 +11,7 @@ use datafusion::sql::sqlparser::ast;
 use featureflight_catalog::Result;
 use featureflight_catalog::model::FeatureGroup;
 use featureflight_catalog::scan::history::ScanContext;
-use featureflight_catalog::snapshot::CatalogSnapshot;
+use featureflight_catalog::snapshot::{CatalogSnapshot, Serving};
 use featureflight_catalog::table::{FeatureTable, timestamp_type};
 
 use crate::clock::Clocks;
@@ -84,6 +84,27 @@ pub struct StatementContext {
 }
 
 impl StatementContext {
+    /// Columns of the group or table of that name, whatever its case and schema; of several the most.
+    pub fn columns_at_most(&self, name: &str) -> Option<usize> {
+        let is = |other: &str| other.eq_ignore_ascii_case(name);
+        let groups = self.catalog.groups.iter().filter(|(group, _)| is(group));
+        let groups = groups.filter_map(|(_, entry)| match &entry.serving {
+            Serving::Served(table) => Some(table.history_schema.fields().len()),
+            Serving::OnlineOnly | Serving::Unavailable(_) => None,
+        });
+        let raw = self
+            .catalog
+            .raw
+            .values()
+            .flatten()
+            .filter(|(table, _)| is(table));
+        let raw = raw.filter_map(|(_, entry)| entry.serving.as_ref().ok());
+        let raw = raw.map(|table| table.schema.fields().len());
+        let own = self.tables.iter().filter(|(table, _)| is(table));
+        let own = own.map(|(_, table)| table.schema().fields().len());
+        groups.chain(raw).chain(own).max()
+    }
+
     /// Names of the session's views and tables.
     pub(crate) fn temporaries(&self) -> impl Iterator<Item = &str> + Clone {
         self.views

@@ -10,24 +10,20 @@ mod process;
 mod tests;
 
 use std::num::NonZeroUsize;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
-use datafusion::arrow::array::RecordBatch;
-use datafusion::error::{DataFusionError, Result as PlanResult};
 use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
 use featureflight_catalog::{Error, Kind, Result};
-use futures::Stream;
 use parking_lot::Mutex;
-use tokio_util::sync::WaitForCancellationFutureOwned;
 
 pub use arenas::few_arenas;
 use pool::{KeptPool, Ledger, QueryPool};
 use process::Watch;
 pub(crate) use process::resident_bytes;
+
+use crate::interruption::Over;
 
 /// How many consumers an error of the pool names, for the log.
 const NAMED_CONSUMERS: NonZeroUsize = match NonZeroUsize::new(5) {
@@ -73,7 +69,13 @@ impl Memory {
             memory_pool: Arc::new(TrackConsumersPool::new(pool, NAMED_CONSUMERS)),
             ..RuntimeEnv::clone(state.runtime_env())
         };
-        let context = TaskContext::from(state).with_runtime(Arc::new(runtime));
+        let config = state
+            .config()
+            .clone()
+            .with_extension(Arc::new(Over::default()));
+        let context = TaskContext::from(state)
+            .with_session_config(config)
+            .with_runtime(Arc::new(runtime));
         Ok(Arc::new(context))
     }
 
@@ -88,41 +90,16 @@ impl Memory {
     }
 }
 
-/// The batches of a run, until the query is given up for the memory it takes.
-pub(crate) fn guarded<S>(batches: S, context: &TaskContext) -> Guarded<S> {
-    let pool = context
-        .memory_pool()
-        .downcast_ref::<TrackConsumersPool<QueryPool>>();
-    Guarded {
-        batches,
-        given_up: pool.map(|pool| Box::pin(pool.inner().given_up())),
+/// Waits until a run is given up for the memory it takes.
+pub(crate) async fn given_up(context: &TaskContext) -> Error {
+    let pool = context.memory_pool();
+    match pool.downcast_ref::<TrackConsumersPool<QueryPool>>() {
+        Some(pool) => pool.inner().given_up().await,
+        None => std::future::pending().await,
     }
-}
-
-/// See [`guarded`].
-#[derive(Debug)]
-pub(crate) struct Guarded<S> {
-    batches: S,
-    given_up: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
-}
-
-impl<S> Stream for Guarded<S>
-where
-    S: Stream<Item = PlanResult<RecordBatch>> + Unpin,
-{
-    type Item = PlanResult<RecordBatch>;
-
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        if let Some(given_up) = &mut self.given_up
-            && given_up.as_mut().poll(cx).is_ready()
-        {
-            self.given_up = None;
-            return Poll::Ready(Some(Err(DataFusionError::from(Error::new(
-                Kind::ResourceExhausted,
-                "the query was given up because the server ran out of memory, and it held the most: \
-                 select fewer columns or a shorter time range, or run it when fewer queries run",
-            )))));
-        }
-        Pin::new(&mut self.batches).poll_next(cx)
-    }
+    Error::new(
+        Kind::ResourceExhausted,
+        "the query was given up because the server ran out of memory, and it held the most: select \
+         fewer columns or a shorter time range, or run it when fewer queries run",
+    )
 }

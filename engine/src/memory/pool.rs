@@ -15,7 +15,7 @@ use datafusion::execution::memory_pool::{
     MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation, human_readable_size,
 };
 use parking_lot::Mutex;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 /// A query gets this much of the whole however much others hold.
 const FLOOR_FRACTION: usize = 64;
@@ -199,8 +199,8 @@ impl QueryPool {
     }
 
     /// Resolves when the query is to end for the memory it takes.
-    pub(super) fn given_up(&self) -> WaitForCancellationFutureOwned {
-        self.account.given_up.clone().cancelled_owned()
+    pub(super) async fn given_up(&self) {
+        self.account.given_up.cancelled().await;
     }
 }
 

@@ -12,12 +12,13 @@ use std::time::Duration;
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
+use datafusion::common::runtime::SpawnedTask;
 use datafusion::error::Result as PlanResult;
 use datafusion::execution::TaskContext;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties, execute_stream};
 use featureflight_catalog::{Error, Kind, Result, value_bytes};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tracing::Instrument;
 
@@ -26,6 +27,7 @@ use super::admission::Permit;
 use super::life::{Entry, Running, Token};
 use crate::boundary::Outlet;
 use crate::executor::Executor;
+use crate::interruption::Over;
 use crate::memory;
 use crate::settings::{Setting, Settings};
 
@@ -200,6 +202,13 @@ pub(crate) enum Rows {
 }
 
 impl Rows {
+    fn context(&self) -> Option<&Arc<TaskContext>> {
+        match self {
+            Self::Ready(_) => None,
+            Self::Plan(_, context) | Self::Slice { context, .. } => Some(context),
+        }
+    }
+
     pub(crate) fn plan(&self) -> Option<&Arc<dyn ExecutionPlan>> {
         match self {
             Self::Ready(_) => None,
@@ -267,11 +276,12 @@ async fn pump(
     sender: &mpsc::Sender<Message>,
     limit: Limit,
 ) -> Result<Ended> {
+    let (over, mut early) = ends_early(&rows, token, sender.clone(), limit);
     let batches = match rows {
         Rows::Ready(batch) => futures::stream::once(async { Ok(batch) }).boxed(),
         Rows::Plan(plan, context) => {
-            let batches = execute_stream(plan, Arc::clone(&context));
-            memory::guarded(batches.map_err(crate::error::classify)?, &context).boxed()
+            let batches = execute_stream(plan, context);
+            batches.map_err(crate::error::classify)?
         }
         Rows::Slice {
             plan,
@@ -280,39 +290,86 @@ async fn pump(
             of,
         } => {
             let all = plan.output_partitioning().partition_count();
-            let within = Arc::clone(&context);
-            let batches = futures::stream::iter((slice..all).step_by(of))
-                .map(move |partition| plan.execute(partition, Arc::clone(&within)))
-                .try_flatten();
-            memory::guarded(batches.boxed(), &context).boxed()
+            futures::stream::iter((slice..all).step_by(of))
+                .map(move |partition| plan.execute(partition, Arc::clone(&context)))
+                .try_flatten()
+                .boxed()
         }
     };
     let mut batches = hand_overs(batches, Outlet::new(Arc::clone(&query.schema)));
-    let stopped = stopped(token.entry(), limit);
-    tokio::pin!(stopped);
     loop {
         let next = tokio::select! {
             biased;
-            () = sender.closed() => return Ok(Ended::Unread),
-            error = &mut stopped => return Err(error),
+            ended = early.outcome() => return ended,
             next = batches.next() => next,
         };
-        let Some(ready) = next else {
-            return Ok(Ended::Complete);
+        let ready = match next {
+            // What an operator says that was interrupted is not why.
+            Some(Err(_)) if over.0.is_cancelled() => return early.outcome().await,
+            Some(ready) => ready?,
+            None => return Ok(Ended::Complete),
         };
-        let ready = ready?;
         for batch in &ready {
             token.sent(batch.rows.num_rows(), batch.bytes);
             within_limits(&query.settings, token)?;
         }
         let sent = tokio::select! {
             biased;
-            error = &mut stopped => return Err(error),
+            ended = early.outcome() => return ended,
             sent = sender.send(Message::Batches(ready)) => sent,
         };
         if sent.is_err() {
             return Ok(Ended::Unread);
         }
+    }
+}
+
+/// What ends a run before its time, and what its operators see of that.
+fn ends_early(
+    rows: &Rows,
+    token: &Token<Running>,
+    sender: mpsc::Sender<Message>,
+    limit: Limit,
+) -> (Over, Early) {
+    let context = rows.context().cloned();
+    let over = context.as_deref().map(Over::of).unwrap_or_default();
+    let (entry, ended) = (Arc::clone(token.entry()), over.clone());
+    let (tell, outcome) = oneshot::channel();
+    let given_up = async move {
+        match context {
+            Some(context) => memory::given_up(&context).await,
+            None => std::future::pending().await,
+        }
+    };
+    let watch = async move {
+        let outcome = tokio::select! {
+            biased;
+            () = sender.closed() => Ok(Ended::Unread),
+            error = stopped(&entry, limit) => Err(error),
+            error = given_up => Err(error),
+        };
+        // A run that is done needs no reason.
+        let _ = tell.send(outcome);
+        ended.0.cancel();
+    };
+    let early = Early {
+        outcome,
+        _watch: SpawnedTask::spawn(watch),
+    };
+    (over, early)
+}
+
+/// Looks for what ends a run before its time in a task of its own: that of the run may compute for
+/// long without an await.
+struct Early {
+    outcome: oneshot::Receiver<Result<Ended>>,
+    _watch: SpawnedTask<()>,
+}
+
+impl Early {
+    async fn outcome(&mut self) -> Result<Ended> {
+        let outcome = (&mut self.outcome).await;
+        outcome.unwrap_or_else(|gone| Err(crate::error::internal(gone)))
     }
 }
 

@@ -86,6 +86,47 @@ async fn cancel_stops_a_query_that_computes() {
     assert!(prepared.is_update);
 }
 
+/// Nothing comes out of these, so their operators never come to a yield between two batches.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_join_whose_condition_is_never_true_ends_with_its_run() {
+    const JOINS: [&str; 2] = [
+        "a JOIN range(20000) b ON a.value * b.value % 7 = 8",
+        "a JOIN (SELECT value, value % 1 AS k FROM range(20000)) b ON a.value % 1 = b.k AND \
+         a.value * b.value % 7 = 8",
+    ];
+    let server = server().await;
+    let tasks = || server.engine.core.executor.tasks();
+    let none_left = async || {
+        while tasks() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    for join in JOINS {
+        let sql = format!("SELECT count(*) FROM range(1000000) {join}");
+        let query = server.pin(&sql).await.unwrap();
+        for leaves in [true, false] {
+            let soon = Duration::from_millis(300);
+            let deadline = (!leaves).then(|| tokio::time::Instant::now() + soon);
+            let run = async {
+                let stream = server.engine.run_slice(&query, None, deadline).await?;
+                stream.try_collect::<Vec<_>>().await
+            };
+            if leaves {
+                let left = tokio::time::timeout(soon, run).await;
+                left.expect_err("it computes for long");
+            } else {
+                assert_eq!(
+                    run.await.unwrap_err().kind,
+                    Kind::DeadlineExceeded,
+                    "{join}"
+                );
+            }
+            let ended = tokio::time::timeout(Duration::from_secs(2), none_left()).await;
+            ended.expect("the work has ended");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clients_deadline_and_a_sessions_timeout_end_a_query() {
     let server = server().await;

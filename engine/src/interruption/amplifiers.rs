@@ -1,0 +1,245 @@
+//! Operators that turn one batch into very many let other tasks have their turn, and end with their
+//! run.
+//!
+//! `DataFusion` yields where batches enter a plan. A join may compute for minutes on one of them,
+//! and a cancelled task ends only where it yields: so such operators yield for their output too.
+//! Where the condition of a join is never true there is no output to yield for: so the condition
+//! looks whether the run is over, and fails then.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::logical_expr::ColumnarValue;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::coop::make_cooperative;
+use datafusion::physical_plan::joins::utils::JoinFilter;
+use datafusion::physical_plan::joins::{
+    CrossJoinExec, HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
+    PiecewiseMergeJoinExec, SortMergeJoinExec,
+};
+use datafusion::physical_plan::unnest::UnnestExec;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
+    PlanProperties, RecordBatchStream, ReplaceChildrenOptions,
+};
+use futures::Stream;
+
+use super::{Over, check};
+
+/// Puts [`InterruptibleExec`] above the operators whose output is not bounded by their input.
+#[derive(Debug)]
+pub(crate) struct InterruptAmplifiers;
+
+impl PhysicalOptimizerRule for InterruptAmplifiers {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        _config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let wrapped =
+            plan.transform_up(|node| {
+                Ok(match interruptible(&node)? {
+                    Some(input) => Transformed::yes(
+                        Arc::new(InterruptibleExec { input }) as Arc<dyn ExecutionPlan>
+                    ),
+                    None => Transformed::no(node),
+                })
+            })?;
+        Ok(wrapped.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "interrupt_amplifiers"
+    }
+
+    fn schema_check(&self) -> bool {
+        true
+    }
+}
+
+/// What is put below an [`InterruptibleExec`] in the place of an operator that needs one.
+fn interruptible(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
+    if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
+        let filter = join.filter().map(Condition::within);
+        let join = NestedLoopJoinExecBuilder::from(join).with_filter(filter);
+        return Ok(Some(Arc::new(join.build()?)));
+    }
+    if let Some(join) = node.downcast_ref::<HashJoinExec>() {
+        let filter = join.filter().map(Condition::within);
+        return join.builder().with_filter(filter).build_exec().map(Some);
+    }
+    let amplifies = node.is::<CrossJoinExec>()
+        || node.is::<SortMergeJoinExec>()
+        || node.is::<PiecewiseMergeJoinExec>()
+        || node.is::<UnnestExec>();
+    Ok(amplifies.then(|| Arc::clone(node)))
+}
+
+/// Its input, which yields for each batch and knows whether its run is over.
+#[derive(Debug)]
+struct InterruptibleExec {
+    input: Arc<dyn ExecutionPlan>,
+}
+
+impl DisplayAs for InterruptibleExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "InterruptibleExec")
+    }
+}
+
+impl ExecutionPlan for InterruptibleExec {
+    fn name(&self) -> &'static str {
+        "InterruptibleExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let input = children.swap_remove(0);
+        Ok(Arc::new(Self { input }))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let over = Over::of(&context);
+        let batches = self.input.execute(partition, context)?;
+        Ok(make_cooperative(Box::pin(Interruptible { batches, over })))
+    }
+}
+
+/// Batches, polled where their conditions see whether the run is over.
+struct Interruptible {
+    batches: SendableRecordBatchStream,
+    over: Over,
+}
+
+impl Stream for Interruptible {
+    type Item = Result<RecordBatch>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let _scope = self.over.enter();
+        self.batches.as_mut().poll_next(cx)
+    }
+}
+
+impl RecordBatchStream for Interruptible {
+    fn schema(&self) -> SchemaRef {
+        self.batches.schema()
+    }
+}
+
+/// The condition of a join, until the run is over.
+#[derive(Debug)]
+struct Condition(Arc<dyn PhysicalExpr>);
+
+impl Condition {
+    fn within(filter: &JoinFilter) -> JoinFilter {
+        JoinFilter::new(
+            Arc::new(Self(Arc::clone(filter.expression()))),
+            filter.column_indices().to_vec(),
+            Arc::clone(filter.schema()),
+        )
+    }
+}
+
+// Written out for https://github.com/rust-lang/rust/issues/78808, as DataFusion does.
+impl PartialEq for Condition {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq(&other.0)
+    }
+}
+
+impl Eq for Condition {}
+
+impl Hash for Condition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.hash(state);
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl PhysicalExpr for Condition {
+    fn data_type(&self, input: &Schema) -> Result<DataType> {
+        self.0.data_type(input)
+    }
+
+    fn nullable(&self, input: &Schema) -> Result<bool> {
+        self.0.nullable(input)
+    }
+
+    fn return_field(&self, input: &Schema) -> Result<FieldRef> {
+        self.0.return_field(input)
+    }
+
+    fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
+        check()?;
+        self.0.evaluate(batch)
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn PhysicalExpr>> {
+        vec![&self.0]
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn PhysicalExpr>>,
+    ) -> Result<Arc<dyn PhysicalExpr>> {
+        Ok(Arc::new(Self(children.swap_remove(0))))
+    }
+
+    fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt_sql(f)
+    }
+}
