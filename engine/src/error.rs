@@ -56,11 +56,12 @@ fn from_datafusion(error: DataFusionError) -> Error {
     }
 }
 
-/// `DataFusion` calls a `BETWEEN` of types that cannot be compared, and a `RANGE` over ones without a
-/// distance, its own fault.
+/// `DataFusion` calls a `BETWEEN` of types that cannot be compared, a `RANGE` over ones without a
+/// distance, and an aggregate of ones it cannot take, its own fault.
 fn is_about_types(message: &str) -> bool {
     message.starts_with("Failed to coerce types")
         || message.starts_with("Cannot run range queries on datatype")
+        || message.contains("not implemented for type")
 }
 
 /// A shared error cannot be taken apart; what its root says is enough to know its kind.

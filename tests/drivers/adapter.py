@@ -87,7 +87,8 @@ def python(parameter):
     kind, value = parameter["type"], parameter["value"]
     if value is None:
         return None
-    return {"text": str, "int": int, "double": float, "timestamp": dt.datetime.fromisoformat}[kind](value)
+    kinds = {"text": str, "int": int, "double": float, "decimal": decimal.Decimal, "timestamp": dt.datetime.fromisoformat}
+    return kinds[kind](value)
 
 
 def total(values):

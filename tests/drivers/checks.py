@@ -133,6 +133,13 @@ def parameters(bench):
     bench.sees("SELECT count(*) FROM prices WHERE sku = ?", [[0.0]], {"type": "text", "value": None})
 
 
+def decimals(bench):
+    bench.connect()
+    sql = "SELECT price FROM history.prices WHERE CAST(price AS DECIMAL(38, 10)) > ? AND sku = 'a'"
+    bench.sees(sql, [[3.0]], {"type": "decimal", "value": "2.5"})
+    bench.sees(sql, [], {"type": "decimal", "value": "3.0000000001"})
+
+
 def drained(bench, sql):
     found = bench.tool.ask("drain", sql=sql, seconds=300)
     assert found["rows"] == MILLION, f"{found['rows']} rows instead of {MILLION}"
@@ -300,7 +307,7 @@ def keep_alive(bench):
 # In the order of the table's columns.
 CHECKS = {
     "connect": connect, "browse": browse, "features": features, "types": types, "nested": nested, "parameters": parameters,
-    "1 M rows": million, "endpoints": endpoints, "empty": empty, "error": error, "late error": late_error, "cancel": cancel,
+    "decimal parameters": decimals, "1 M rows": million, "endpoints": endpoints, "empty": empty, "error": error, "late error": late_error, "cancel": cancel,
     "reconnect": reconnect, "clock by SQL": by_sql, "clock by SET": by_set, "clock by option": by_option, "clock by header": by_header,
     "uploaded spine": uploaded_spine, "view as spine": view_spine, "keep-alive": keep_alive}
 

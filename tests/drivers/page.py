@@ -31,6 +31,7 @@ MEANINGS = """\
 | types | booleans, integers of 8 to 64 bits with and without sign, floats with NaN and infinities, decimals of 38 digits, text, binary, dates and instants of the years 1 to 9999, each with a null |
 | nested | a list with a null, a struct, a null list |
 | parameters | text, integer, double, instant and null, an instant as the time of `FOR VALID_TIME AS OF` |
+| decimal parameters | a decimal of 38 digits, ten of them behind the point |
 | 1 M rows | a million rows of four columns, their number and sums |
 | endpoints | the same through four endpoints, and an ordered result that keeps its order |
 | empty | a result without rows that has its columns |

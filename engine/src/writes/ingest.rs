@@ -57,7 +57,18 @@ impl Engine {
         };
         let ground = scope.ground(Clocks::default());
         let (state, context) = (&ground.state, &ground.context);
-        let write = target(&scope, state, context, &name.into(), Operation::Put)?;
+        let found = target(&scope, state, context, &name.into(), Operation::Put);
+        let write = found.map_err(|error| match error.kind {
+            Kind::NotFound => Error::new(
+                Kind::NotFound,
+                format!(
+                    "{}: an upload adds rows to a feature group that is there, or makes a temporary \
+                     table when it says so (ADBC's `temporary=True`)",
+                    error.message
+                ),
+            ),
+            _ => error,
+        })?;
         if into.if_exists == IfExists::Append {
             return Ok(write);
         }

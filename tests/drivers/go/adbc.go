@@ -175,7 +175,7 @@ func cell(column arrow.Array, row int) *string {
 
 var kinds = map[string]arrow.DataType{
 	"text": arrow.BinaryTypes.String, "int": arrow.PrimitiveTypes.Int64, "double": arrow.PrimitiveTypes.Float64,
-	"timestamp": arrow.FixedWidthTypes.Timestamp_us,
+	"decimal": &arrow.Decimal128Type{Precision: 38, Scale: 10}, "timestamp": arrow.FixedWidthTypes.Timestamp_us,
 }
 
 func record(parameters []parameter) (arrow.RecordBatch, error) {

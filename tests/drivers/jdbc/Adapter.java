@@ -168,6 +168,8 @@ public class Adapter {
     String value = parameter.get("value").getAsString();
     switch (parameter.get("type").getAsString()) {
       case "int" -> statement.setLong(place, Long.parseLong(value));
+      // Driver 18.3 takes no fewer digits behind the point than the place has, and does not tell how many those are.
+      case "decimal" -> statement.setBigDecimal(place, new BigDecimal(value).setScale(10));
       case "double" -> statement.setDouble(place, Double.parseDouble(value));
       case "timestamp" -> statement.setTimestamp(place, Timestamp.from(OffsetDateTime.parse(value).toInstant()));
       default -> statement.setString(place, value);

@@ -30,6 +30,7 @@ async fn codes_follow_what_to_do_next() {
         ),
         ("SET featureflight.nothing = '1'", Code::InvalidArgument),
         ("SELECT CAST('x' AS BIGINT)", Code::InvalidArgument),
+        ("SELECT min(MAP {'a': 1})", Code::InvalidArgument),
     ];
     for (sql, expected) in cases {
         let status = client.query(sql).await.expect_err(sql);

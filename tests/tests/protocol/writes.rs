@@ -451,7 +451,9 @@ async fn an_upload_creates_no_group_and_replaces_none() {
     );
     let mut unknown = append();
     unknown.table = "scoers".into();
-    assert_eq!(code(client.ingest(&unknown, batch()).await), Code::NotFound);
+    let refused = client.ingest(&unknown, batch()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::NotFound);
+    assert!(refused.message().contains("temporary=True"), "{refused}");
     let mut elsewhere = append();
     elsewhere.schema = Some("history".into());
     assert_eq!(
