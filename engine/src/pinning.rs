@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use arrow::array::{RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
+use arrow::datatypes::{DataType, SchemaRef};
 use datafusion::execution::SessionState;
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::execution_props::ExecutionProps;
@@ -29,6 +29,7 @@ use crate::engine::Core;
 use crate::erasing::Forgetting;
 use crate::error::classify;
 use crate::limits;
+use crate::nullability::{never_null, with_nulls};
 use crate::online::OnlineStores;
 use crate::query::life::Entry;
 use crate::query::{PinnedPlan, Source};
@@ -264,6 +265,7 @@ async fn pin_rows(
         plans.push(ground.plan(statement.clone()).await?.plan);
         limits::check_size(&plans)?;
     }
+    let never_null = plans.first().map(never_null).unwrap_or_default();
     let plan = InTurn::plan(plans).map_err(classify)?;
     let Ground { state, context } = ground;
     let plan = repeat::settle_ties(shown_types(plan, &scope.session.settings)).map_err(classify)?;
@@ -283,10 +285,7 @@ async fn pin_rows(
     let untyped = untyped.map(|(at, _)| at).collect();
     let pin = &context.scan.pin;
     pin.freeze();
-    let schema = announced(&sent_schema(
-        optimized.schema().as_arrow(),
-        &physical.schema(),
-    ));
+    let schema = announced(&with_nulls(optimized.schema().as_arrow(), &never_null));
     Ok(Pinned {
         schema,
         repeatable,
@@ -356,22 +355,6 @@ pub(crate) async fn physical_plan(
         .create_physical_plan(optimized, state)
         .await
         .map_err(classify)
-}
-
-/// A column is announced without nulls only when both plans say so.
-fn sent_schema(logical: &Schema, physical: &Schema) -> Schema {
-    let fields = logical.fields().iter().enumerate().map(|(index, field)| {
-        let nullable = physical
-            .fields()
-            .get(index)
-            .is_none_or(|field| field.is_nullable());
-        if nullable && !field.is_nullable() {
-            Arc::new(Field::clone(field).with_nullable(true))
-        } else {
-            Arc::clone(field)
-        }
-    });
-    Schema::new_with_metadata(fields.collect::<Fields>(), logical.metadata().clone())
 }
 
 /// `DESCRIBE` shows the types a client will get.

@@ -12,6 +12,7 @@ use crate::effects;
 use crate::engine::{Core, Prepared};
 use crate::erasing::{self, Forgetting};
 use crate::error::classify;
+use crate::nullability::{never_null, with_nulls};
 use crate::pinning::{Scope, parse, shown_types};
 use crate::session::SessionView;
 use crate::settings;
@@ -43,12 +44,13 @@ pub(crate) async fn prepare(
                     .state
                     .analyzer()
                     .execute_and_check(plan.clone(), options, |_, _| {});
-            let schema = match analyzed {
-                Ok(analyzed) => announced(analyzed.schema().as_arrow()),
-                Err(_) if !parameters.is_empty() => announced(plan.schema().as_arrow()),
+            let typed = match analyzed {
+                Ok(analyzed) => analyzed,
+                Err(_) if !parameters.is_empty() => plan.clone(),
                 Err(error) => return Err(classify(error)),
             };
-            (schema, parameters)
+            let schema = with_nulls(typed.schema().as_arrow(), &never_null(&plan));
+            (announced(&schema), parameters)
         }
         Command::Show(_) => (settings::show_schema(), Vec::new()),
         Command::Insert(insert) => {

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use datafusion::error::{DataFusionError, Result as PlanResult};
+use datafusion::execution::FunctionRegistry as _;
 use datafusion::execution::SessionState;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::object_store::ObjectStoreRegistry;
@@ -18,9 +19,10 @@ use featureflight_catalog::Result;
 use url::Url;
 
 use crate::engine::EngineOptions;
-use crate::interruption::{InterruptAmplifiers, interruptible_logical, interruptible_physical};
+use crate::interruption::InterruptAmplifiers;
 use crate::metadata::CATALOG;
 use crate::online::{MAX_KEYS, ProbeOnline};
+use crate::optimizer::{ConstantBetween, RefuseUnknownMembership, logical_rules};
 use crate::session::DEFAULT_SCHEMA;
 use crate::wide_rows::RefuseWideRows;
 
@@ -39,6 +41,8 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
     settings.execution.time_zone = Some("+00:00".to_owned());
     settings.sql_parser.enable_ident_normalization = true;
     settings.execution.collect_statistics = false;
+    // It compares what both plans know of nulls, and a `CASE` knows less in the physical one.
+    settings.execution.skip_physical_aggregate_schema_check = true;
     // A join that names its keys lets the state of a group end early, and an online store look them
     // up: a list of so many costs little beside the files and calls it saves.
     settings
@@ -49,21 +53,25 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
         .with_config(config)
         .with_runtime_env(Arc::new(runtime_env(options, spill)?))
         .with_default_features()
-        .with_optimizer_rules(interruptible_logical())
+        .with_optimizer_rules(logical_rules())
         .with_physical_optimizer_rules(physical_rules());
     // The first that knows an expression plans it.
     let planners = builder.expr_planners().get_or_insert_default();
     planners.insert(0, Arc::new(crate::functions::StructLiterals::new()));
     let builder = featureflight_udf::planner::extend(builder)
+        .with_analyzer_rule(Arc::new(RefuseUnknownMembership))
         .with_optimizer_rule(Arc::new(crate::functions::BoundedConstants));
     let mut state = builder.build();
+    state
+        .register_function_rewrite(Arc::new(ConstantBetween))
+        .map_err(crate::error::classify)?;
     crate::functions::guard(&mut state)?;
     Ok(state)
 }
 
 /// `DataFusion`'s rules and ours.
 fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
-    let mut rules = interruptible_physical();
+    let mut rules = crate::optimizer::physical_rules();
     let sides_are_chosen = rules
         .iter()
         .position(|rule| rule.name() == "join_selection");

@@ -1,9 +1,8 @@
-//! How what computes without an await learns that nobody waits for it any more: [`amplifiers`] are
-//! joins that find nothing for minutes, [`rules`] those of the optimizer. Tasks end where they yield,
-//! and these do not.
+//! How what computes without an await learns that nobody waits for it any more: joins that
+//! find nothing for minutes ([`amplifiers`]) and the optimizer's rules. Tasks end where they yield, and
+//! these do not.
 
 mod amplifiers;
-mod rules;
 
 use std::cell::RefCell;
 
@@ -13,7 +12,6 @@ use featureflight_catalog::{Error, Kind};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use amplifiers::InterruptAmplifiers;
-pub(crate) use rules::{interruptible_logical, interruptible_physical};
 
 /// Whether a run, or its planning, is over although it is not done. A run has it as an extension of
 /// its task context.

@@ -5,6 +5,7 @@ mod browse;
 mod growth;
 mod lifecycle;
 mod limits;
+mod optimizer;
 mod pins;
 mod sessions;
 mod slices;

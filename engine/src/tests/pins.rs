@@ -227,6 +227,41 @@ async fn what_is_announced_is_what_is_sent() {
     assert!(query.schema.field(2).is_nullable());
 }
 
+/// What plans say of nulls changes while they are optimized.
+#[tokio::test]
+async fn what_a_statement_is_prepared_with_is_sent() {
+    let server = server().await;
+    for sql in [
+        "SELECT customer_id, (SELECT count(*) FROM history.customers h WHERE h.customer_id = c.customer_id) n \
+         FROM customers c",
+        "SELECT DISTINCT ON (customer_id) customer_id, event_time FROM history.customers ORDER BY \
+         customer_id, event_time DESC",
+        "SELECT [1, NULL] AS l, {a: 1} AS s, count(*) AS n FROM customers",
+        "SELECT a.customer_id, b.customer_id FROM customers a LEFT JOIN customers b ON a.age = b.age + 1",
+        "SELECT customer_id FROM customers UNION ALL SELECT NULL",
+        "SELECT x FROM (SELECT customer_id AS x FROM customers LIMIT 3) WHERE x > '' ORDER BY x",
+        "WITH c AS (SELECT customer_id FROM customers) SELECT * FROM c WHERE customer_id = $1",
+        "DESCRIBE customers",
+        "SHOW TABLES",
+    ] {
+        let prepared = server.engine.prepare(&server.session, sql).await.unwrap();
+        let parameter = if sql.contains("$1") {
+            vec![vec!["a".into()]]
+        } else {
+            Vec::new()
+        };
+        let query = server
+            .engine
+            .pin(&server.session, sql, parameter)
+            .await
+            .unwrap();
+        assert_eq!(prepared.schema, query.schema, "{sql}");
+        for batch in server.rows_of(&query).await.unwrap() {
+            assert_eq!(batch.schema(), query.schema, "{sql}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn parameters_are_described_and_bound() {
     let server = server().await;

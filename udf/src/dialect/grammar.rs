@@ -7,6 +7,7 @@ use std::cell::Cell;
 
 use datafusion::sql::sqlparser::ast::Expr;
 use datafusion::sql::sqlparser::dialect::{Dialect, GenericDialect};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 
 /// The dialect of our SQL, for one statement. It also bounds the parser's work: where an expression
@@ -50,6 +51,26 @@ impl Dialect for TimeTravelDialect {
         self.budget.set(self.budget.get().saturating_sub(1));
         self.exhausted()
             .then_some(Err(ParserError::RecursionLimitExceeded))
+    }
+
+    /// `IS [NOT] DISTINCT FROM` binds as `IS NULL` does: sqlparser 0.62.0 takes all that follows for
+    /// its right side, an `AND` too.
+    fn parse_infix(
+        &self,
+        parser: &mut Parser,
+        expr: &Expr,
+        precedence: u8,
+    ) -> Option<Result<Expr, ParserError>> {
+        use Keyword as K;
+        let make = if parser.parse_keywords(&[K::IS, K::DISTINCT, K::FROM]) {
+            Expr::IsDistinctFrom
+        } else if parser.parse_keywords(&[K::IS, K::NOT, K::DISTINCT, K::FROM]) {
+            Expr::IsNotDistinctFrom
+        } else {
+            return None;
+        };
+        let right = parser.parse_subexpr(precedence);
+        Some(right.map(|right| make(Box::new(expr.clone()), Box::new(right))))
     }
 
     fn is_delimited_identifier_start(&self, ch: char) -> bool {

@@ -186,13 +186,24 @@ impl Cut {
             exact,
         } = self;
         Some(match op {
-            O::Eq | O::NotEq | O::Lt | O::LtEq | O::Gt | O::GtEq if exact => {
+            O::Eq
+            | O::NotEq
+            | O::Lt
+            | O::LtEq
+            | O::Gt
+            | O::GtEq
+            | O::IsDistinctFrom
+            | O::IsNotDistinctFrom
+                if exact =>
+            {
                 Expr::BinaryExpr(BinaryExpr::new(Box::new(value), op, Box::new(below)))
             }
             O::Lt | O::LtEq => value.lt_eq(below),
             O::Gt | O::GtEq => value.gt(below),
             O::Eq => never,
             O::NotEq => !never,
+            O::IsDistinctFrom => lit(true),
+            O::IsNotDistinctFrom => lit(false),
             _ => return None,
         })
     }

@@ -24,13 +24,12 @@ use featureflight_catalog::table::FeatureTable;
 use crate::state::best::KeyFilter;
 
 /// Whether `filter` gives one answer for all versions of a record: it looks at the record
-/// identifier alone and always says the same. Double identifiers are left out, since `0.0` and
+/// identifier alone, or at nothing any more when it is simplified, and always says the same. Double identifiers are left out, since `0.0` and
 /// `-0.0` are one record that predicates tell apart.
 pub(crate) fn on_record_identifier(table: &FeatureTable, filter: &Expr) -> bool {
     let field = table.state_schema.field(table.record_identifier);
     let columns = filter.column_refs();
     *field.data_type() != DataType::Float64
-        && columns.len() == 1
         && columns.iter().all(|column| column.name == *field.name())
         && !filter.is_volatile()
         && !filter.contains_outer()

@@ -49,6 +49,15 @@ async fn a_finer_constant_is_compared_as_it_is() {
                 assert_eq!(found(&negated).await, expected, "{negated}");
             }
         }
+        // Never null.
+        for (not, plain) in [("", false), ("NOT ", true)] {
+            let distinct = format!("t IS {not}DISTINCT FROM {x}");
+            let mut expected = wanted(&|t| (t == a) == plain);
+            expected.retain(|row| row != "- -");
+            expected.push(format!("- {}", !plain));
+            expected.sort();
+            assert_eq!(found(&distinct).await, expected, "{distinct}");
+        }
         for second in NANOS {
             let (y, b) = (format!("to_timestamp_nanos({second})"), i128::from(second));
             for (not, plain) in [("", true), ("NOT ", false)] {

@@ -6,36 +6,18 @@ use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::LogicalPlan;
-use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
+use datafusion::optimizer::optimizer::ApplyOrder;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
-use datafusion::physical_optimizer::optimizer::{PhysicalOptimizer, PhysicalOptimizerContext};
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizerContext;
 use datafusion::physical_plan::ExecutionPlan;
 
-use super::check;
-
-type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
-type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
-
-/// `DataFusion`'s rules for logical plans.
-pub(crate) fn interruptible_logical() -> Vec<LogicalRule> {
-    let rules = Optimizer::new().rules.into_iter();
-    rules
-        .map(|rule| Arc::new(Interruptible(rule)) as LogicalRule)
-        .collect()
-}
-
-/// `DataFusion`'s rules for physical plans.
-pub(crate) fn interruptible_physical() -> Vec<PhysicalRule> {
-    let rules = PhysicalOptimizer::new().rules.into_iter();
-    rules
-        .map(|rule| Arc::new(Interruptible(rule)) as PhysicalRule)
-        .collect()
-}
+use super::{LogicalRule, PhysicalRule};
+use crate::interruption::check;
 
 /// A rule as it is, unless nobody waits for the plan.
 #[derive(Debug)]
-struct Interruptible<R>(R);
+pub(super) struct Interruptible<R>(pub(super) R);
 
 impl OptimizerRule for Interruptible<LogicalRule> {
     fn name(&self) -> &str {
@@ -90,8 +72,9 @@ mod tests {
     use datafusion::logical_expr::LogicalPlanBuilder;
     use datafusion::physical_plan::empty::EmptyExec;
 
-    use super::super::Over;
+    use super::super::{logical_rules, physical_rules};
     use super::*;
+    use crate::interruption::Over;
 
     #[test]
     fn every_rule_asks_first() {
@@ -105,11 +88,11 @@ mod tests {
             if ended {
                 over.0.cancel();
             }
-            for rule in interruptible_logical() {
+            for rule in logical_rules() {
                 let done = rule.rewrite(plan.clone(), &state);
                 assert_eq!(done.is_err(), ended, "{}", rule.name());
             }
-            for rule in interruptible_physical() {
+            for rule in physical_rules() {
                 let done = rule.optimize(Arc::clone(&physical), state.config_options());
                 assert_eq!(done.is_err(), ended, "{}", rule.name());
             }

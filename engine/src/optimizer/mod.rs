@@ -1,0 +1,53 @@
+//! `DataFusion`'s rules as they run here: each asks first whether anybody waits for the plan
+//! ([`interruptible`]), and those that answer wrongly are kept from what they get wrong:
+//! [`unique_names`], [`null_safe`], [`between`], [`in_subquery`]. Each of these names what it is for,
+//! and goes when a release of `DataFusion` passes its test without it.
+
+mod between;
+mod in_subquery;
+mod interruptible;
+mod null_safe;
+mod unique_names;
+
+use std::sync::Arc;
+
+use datafusion::optimizer::OptimizerRule;
+use datafusion::optimizer::optimizer::Optimizer;
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
+
+pub(crate) use between::ConstantBetween;
+pub(crate) use in_subquery::RefuseUnknownMembership;
+use interruptible::Interruptible;
+use null_safe::KeepNullSafeJoins;
+use unique_names::PushByUniqueNames;
+
+type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
+type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
+
+/// `DataFusion`'s rules for logical plans.
+pub(crate) fn logical_rules() -> Vec<LogicalRule> {
+    let rules = Optimizer::new().rules.into_iter();
+    rules
+        .map(|rule| match rule.name() {
+            "eliminate_cross_join" => Arc::new(KeepNullSafeJoins(rule)) as LogicalRule,
+            _ => rule,
+        })
+        .map(|rule| Arc::new(Interruptible(rule)) as LogicalRule)
+        .collect()
+}
+
+/// `DataFusion`'s rules for physical plans.
+pub(crate) fn physical_rules() -> Vec<PhysicalRule> {
+    let rules = PhysicalOptimizer::new().rules.into_iter();
+    rules
+        .map(|rule| {
+            if rule.name().starts_with("FilterPushdown") {
+                Arc::new(PushByUniqueNames(rule)) as PhysicalRule
+            } else {
+                rule
+            }
+        })
+        .map(|rule| Arc::new(Interruptible(rule)) as PhysicalRule)
+        .collect()
+}

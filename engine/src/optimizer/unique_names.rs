@@ -1,0 +1,143 @@
+//! Filters above relations that have two columns of one name, as a join of two groups has. The
+//! pushdown of physical filters in `DataFusion` 55.2 finds the columns of a relation below by name,
+//! and would filter by another column: so such relations are hidden from it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use datafusion::common::config::ConfigOptions;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::Result;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_optimizer::optimizer::PhysicalOptimizerContext;
+use datafusion::physical_plan::{
+    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
+    PlanProperties, ReplaceChildrenOptions,
+};
+
+use super::PhysicalRule;
+
+/// The rule, for relations whose columns have names of their own.
+#[derive(Debug)]
+pub(super) struct PushByUniqueNames(pub(super) PhysicalRule);
+
+impl PhysicalOptimizerRule for PushByUniqueNames {
+    fn optimize(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        config: &ConfigOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        shown(self.0.optimize(hidden(plan)?, config)?)
+    }
+
+    fn optimize_with_context(
+        &self,
+        plan: Arc<dyn ExecutionPlan>,
+        context: &dyn PhysicalOptimizerContext,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        shown(self.0.optimize_with_context(hidden(plan)?, context)?)
+    }
+
+    fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    fn schema_check(&self) -> bool {
+        self.0.schema_check()
+    }
+}
+
+fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let hidden = plan.transform_up(|node| {
+        let inputs = node.children();
+        if !inputs.iter().any(|input| repeats_a_name(input)) {
+            return Ok(Transformed::no(node));
+        }
+        let inputs = inputs.into_iter().map(Arc::clone).map(|input| {
+            if repeats_a_name(&input) {
+                Arc::new(Hidden(input)) as Arc<dyn ExecutionPlan>
+            } else {
+                input
+            }
+        });
+        let inputs = inputs.collect();
+        let changed = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+        node.replace_children(inputs, changed).map(Transformed::yes)
+    })?;
+    Ok(hidden.data)
+}
+
+fn shown(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    let shown = plan.transform_up(|node| {
+        Ok(match node.downcast_ref::<Hidden>() {
+            Some(Hidden(input)) => Transformed::yes(Arc::clone(input)),
+            None => Transformed::no(node),
+        })
+    })?;
+    Ok(shown.data)
+}
+
+fn repeats_a_name(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let schema = plan.schema();
+    let mut names: Vec<_> = schema.fields().iter().map(|field| field.name()).collect();
+    names.sort_unstable();
+    names.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+/// A relation into which nothing is pushed. Never part of a plan that runs.
+#[derive(Debug)]
+struct Hidden(Arc<dyn ExecutionPlan>);
+
+impl DisplayAs for Hidden {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Hidden")
+    }
+}
+
+impl ExecutionPlan for Hidden {
+    fn name(&self) -> &'static str {
+        "Hidden"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.0.properties()
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.0]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _options: ReplaceChildrenOptions,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        Ok(Arc::new(Self(children.swap_remove(0))))
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(
+        &self,
+        partition: usize,
+        context: Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        self.0.execute(partition, context)
+    }
+}
