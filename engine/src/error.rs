@@ -237,8 +237,16 @@ fn from_external(error: Box<dyn std::error::Error + Send + Sync>) -> Error {
         Ok(inner) => return from_io(*inner),
         Err(error) => error,
     };
-    match Error::find(error.as_ref()) {
-        Some(ours) => ours.clone(),
+    if let Some(ours) = Error::find(error.as_ref()) {
+        return ours.clone();
+    }
+    let message = error.to_string();
+    match message.strip_prefix("regex parse error:") {
+        // It draws the pattern, and says what is wrong last.
+        Some(drawn) => Error::invalid(format!(
+            "the pattern cannot be read: {}",
+            drawn.lines().last().unwrap_or_default().trim()
+        )),
         None => internal(io::Error::other(error)),
     }
 }

@@ -12,6 +12,7 @@ use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
 use datafusion::execution::object_store::ObjectStoreRegistry;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::execution::session_state::SessionStateBuilder;
+use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 use datafusion::object_store::ObjectStore;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::prelude::SessionConfig;
@@ -22,7 +23,7 @@ use crate::engine::EngineOptions;
 use crate::interruption::InterruptAmplifiers;
 use crate::metadata::CATALOG;
 use crate::online::{MAX_KEYS, ProbeOnline};
-use crate::optimizer::{ConstantBetween, RefuseUnknownMembership, logical_rules};
+use crate::optimizer::{ConstantBetween, DropIdleOrder, RefuseUnknownMembership, logical_rules};
 use crate::session::DEFAULT_SCHEMA;
 use crate::wide_rows::RefuseWideRows;
 
@@ -60,11 +61,17 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
     planners.insert(0, Arc::new(crate::functions::StructLiterals::new()));
     let builder = featureflight_udf::planner::extend(builder)
         .with_analyzer_rule(Arc::new(RefuseUnknownMembership))
+        .with_analyzer_rule(Arc::new(crate::functions::MeasureListCasts))
         .with_optimizer_rule(Arc::new(crate::functions::BoundedConstants));
     let mut state = builder.build();
-    state
-        .register_function_rewrite(Arc::new(ConstantBetween))
-        .map_err(crate::error::classify)?;
+    for rewrite in [
+        Arc::new(ConstantBetween) as Arc<dyn FunctionRewrite + Send + Sync>,
+        Arc::new(DropIdleOrder),
+    ] {
+        state
+            .register_function_rewrite(rewrite)
+            .map_err(crate::error::classify)?;
+    }
     crate::functions::guard(&mut state)?;
     Ok(state)
 }

@@ -1,4 +1,5 @@
-//! How many rows a window holds where its value has a part for each of them. `array_agg(x) OVER
+//! How many rows a window holds where its value has a part for each of them, or is made of all of them
+//! anew for each row. `array_agg(x) OVER
 //! (ORDER BY y)` holds the first row once for each row: a hundred thousand rows are five billion.
 
 use datafusion::common::ScalarValue;
@@ -6,19 +7,33 @@ use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits,
+    Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 
-use super::too_large;
+use super::{invalid, too_large};
 
 /// Aggregates whose value grows with the rows.
 pub(super) const GROWING: [&str; 2] = ["array_agg", "string_agg"];
 
+/// Aggregates that look at all rows of a frame again for each row.
+const REPEATING: [&str; 7] = [
+    "median",
+    "percentile_cont",
+    "quantile_cont",
+    "approx_median",
+    "approx_percentile_cont",
+    "approx_percentile_cont_with_weight",
+    "nth_value",
+];
+
 /// Most rows of a frame of one of those.
 const MAX_FRAME_ROWS: u64 = 1_000;
 
+/// Window functions that panic without an argument.
+const OF_A_VALUE: [&str; 5] = ["first_value", "last_value", "nth_value", "lag", "lead"];
+
 /// # Errors
-/// `ResourceExhausted` for a window of [`GROWING`] values over more than [`MAX_FRAME_ROWS`] rows.
+/// `InvalidArgument` for a window function without the argument it needs, `ResourceExhausted` for a window of [`GROWING`] values over more than [`MAX_FRAME_ROWS`] rows.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {
@@ -35,12 +50,22 @@ pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
 
 fn check_window(call: &WindowFunction) -> Result<()> {
     let name = call.fun.name();
-    let rows = rows(&call.params.window_frame);
-    if !GROWING.contains(&name) || rows.is_some_and(|rows| rows <= MAX_FRAME_ROWS) {
+    if OF_A_VALUE.contains(&name) && call.params.args.is_empty() {
+        return Err(invalid(format!(
+            "{name} needs an argument: the value of which row"
+        )));
+    }
+    let frame = &call.params.window_frame;
+    let aggregate = matches!(call.fun, WindowFunctionDefinition::AggregateUDF(_));
+    let repeats = aggregate
+        && REPEATING.contains(&name)
+        && !(frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded());
+    let rows = rows(frame);
+    if !(GROWING.contains(&name) || repeats) || rows.is_some_and(|rows| rows <= MAX_FRAME_ROWS) {
         return Ok(());
     }
     Err(too_large(format!(
-        "{name} as a window function may hold {MAX_FRAME_ROWS} rows for each row: bound its frame \
+        "{name} as a window function may look at {MAX_FRAME_ROWS} rows for each row: bound its frame \
          with ROWS BETWEEN n PRECEDING AND CURRENT ROW, or use GROUP BY and join the groups"
     )))
 }

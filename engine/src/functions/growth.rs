@@ -14,8 +14,9 @@ use datafusion::logical_expr::{
 
 use super::patterns::Search;
 use super::{
-    MAX_CALL_BYTES, MAX_CONSTANT_BYTES, MAX_VALUE_BYTES, invalid, patterns, too_large, width,
+    MAX_CALL_BYTES, MAX_CONSTANT_BYTES, MAX_VALUE_BYTES, invalid, items, patterns, too_large, width,
 };
+use crate::interruption;
 
 /// Most comparisons of one call that makes all of them: half a second that nothing can interrupt.
 const MAX_CALL_STEPS: u64 = 1 << 29;
@@ -53,6 +54,8 @@ pub(super) enum Rule {
     Matched,
     /// Twice the first.
     Doubled,
+    /// The first, with each character as one of up to four bytes.
+    Recased,
     /// The first in pieces.
     Split,
     /// A number for each element of the first.
@@ -126,6 +129,7 @@ impl ScalarUDFImpl for Guarded {
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        interruption::check()?;
         let name = self.name();
         let pieces = pieces(self.rule, &args, name)?;
         if pieces.len() <= 1 {
@@ -147,6 +151,7 @@ impl ScalarUDFImpl for Guarded {
             if began.elapsed() > MAX_CALL_TIME {
                 return Err(too_long(name));
             }
+            interruption::check()?;
             arrays.push(part);
         }
         let parts: Vec<&dyn Array> = arrays.iter().map(AsRef::as_ref).collect();
@@ -263,7 +268,9 @@ impl Arguments {
             Ok(u64::try_from(number).unwrap_or(0))
         };
         Ok(match rule {
-            Rule::Times | Rule::Elements => size(0).max(1).saturating_mul(count(1)?),
+            Rule::Times => size(0).max(1).saturating_mul(count(1)?),
+            Rule::Elements => self.element(0, row).saturating_mul(count(1)?),
+            Rule::Recased => size(0).saturating_mul(4),
             Rule::Padded => count(1)?.saturating_add(size(0)),
             Rule::Sum => self.sum(0, row),
             Rule::Joined => {
@@ -280,7 +287,10 @@ impl Arguments {
             Rule::Split => size(0).saturating_mul(SPLIT_BYTE),
             Rule::Numbers => self.elements(0, row).saturating_mul(8),
             Rule::Formatted => size(1).saturating_mul(ELEMENT_TEXT),
-            Rule::Resized => self.length(1, row)?.saturating_mul(size(2).max(8)),
+            Rule::Resized => {
+                let each = size(2).max(self.item(0)).max(8);
+                self.length(1, row)?.saturating_mul(each)
+            }
             Rule::JoinedElements => {
                 let each = size(1).saturating_add(size(2)).saturating_add(ELEMENT_TEXT);
                 size(0).saturating_add(self.elements(0, row).saturating_mul(each))
@@ -334,6 +344,24 @@ impl Arguments {
     fn sum(&self, from: usize, row: usize) -> u64 {
         let sizes = (from..self.0.len()).map(|index| self.size(index, row));
         sizes.fold(0, u64::saturating_add)
+    }
+
+    /// Bytes of an argument as an element of a list.
+    fn element(&self, index: usize, row: usize) -> u64 {
+        let least = self.0.get(index).map_or(0, |argument| {
+            width::width(argument.values.data_type(), u64::MAX)
+        });
+        self.size(index, row).max(least)
+    }
+
+    /// Least bytes of an element of a list.
+    fn item(&self, index: usize) -> u64 {
+        let list = self
+            .0
+            .get(index)
+            .map(|argument| argument.values.data_type());
+        list.and_then(items::of)
+            .map_or(0, |item| width::width(item, u64::MAX))
     }
 
     fn size(&self, index: usize, row: usize) -> u64 {
@@ -444,24 +472,29 @@ impl Argument {
     }
 }
 
-/// The bytes of one value.
+/// The bytes of one value. Nulls of fixed size take theirs, and so does each element of a list.
 pub(super) fn size_of(values: &ArrayRef, row: usize) -> u64 {
+    use DataType as T;
     let bytes = match values.data_type() {
+        T::FixedSizeList(..) | T::FixedSizeBinary(_) | T::Struct(_) if values.is_null(row) => {
+            return width::width(values.data_type(), u64::MAX);
+        }
         _ if values.is_null(row) => 0,
-        DataType::Utf8 => values.as_string::<i32>().value_length(row) as usize,
-        DataType::LargeUtf8 => values.as_string::<i64>().value_length(row) as usize,
-        DataType::Utf8View => values.as_string_view().value(row).len(),
-        DataType::Binary => values.as_binary::<i32>().value_length(row) as usize,
-        DataType::LargeBinary => values.as_binary::<i64>().value_length(row) as usize,
-        DataType::BinaryView => values.as_binary_view().value(row).len(),
-        other => match other.primitive_width() {
-            Some(width) => width,
-            None => values
-                .slice(row, 1)
-                .to_data()
-                .get_slice_memory_size()
-                .unwrap_or(usize::MAX),
-        },
+        T::Utf8 => values.as_string::<i32>().value_length(row) as usize,
+        T::LargeUtf8 => values.as_string::<i64>().value_length(row) as usize,
+        T::Utf8View => values.as_string_view().value(row).len(),
+        T::Binary => values.as_binary::<i32>().value_length(row) as usize,
+        T::LargeBinary => values.as_binary::<i64>().value_length(row) as usize,
+        T::BinaryView => values.as_binary_view().value(row).len(),
+        other => {
+            let Some(width) = other.primitive_width() else {
+                let value = values.slice(row, 1);
+                let bytes = value.to_data().get_slice_memory_size();
+                let least = items::least(&value);
+                return (bytes.unwrap_or(usize::MAX) as u64).max(least);
+            };
+            width
+        }
     };
     bytes as u64
 }

@@ -4,7 +4,8 @@
 //! `repeat('x', 2147483647)` builds gigabytes in one value, before any limit is looked at. So what
 //! can grow is asked first how large its result may become and how long it may take ([`growth`]),
 //! patterns how large a machine they make ([`patterns`]), types how wide they are ([`width`]),
-//! constants and values of subqueries how many bytes they have ([`constants`], [`subqueries`]), windows how many rows they hold ([`frames`]).
+//! constants, values of subqueries and lists that are cast how many bytes they have ([`constants`],
+//! [`subqueries`], [`items`]), windows how many rows they hold ([`frames`]).
 //! The guards sit on names in the function registry, and [`rewrite`] puts them where the planner
 //! makes calls of its own.
 
@@ -13,6 +14,7 @@ mod concatenation;
 mod constants;
 mod frames;
 mod growth;
+mod items;
 mod literals;
 mod patterns;
 mod rewrite;
@@ -27,6 +29,7 @@ use featureflight_catalog::{Error, Kind, Result};
 
 pub(crate) use constants::BoundedConstants;
 use growth::{Guarded, Rule};
+pub(crate) use items::{MeasureListCasts, element_width};
 pub(crate) use literals::StructLiterals;
 
 /// Most bytes of one value that a function makes.
@@ -41,7 +44,7 @@ pub(crate) const MAX_CALL_BYTES: u64 = 512 << 20;
 
 /// The functions whose results are larger than their arguments by more than a small factor, and
 /// those that take more steps than their arguments have bytes.
-const GUARDED: [(&str, Rule); 38] = [
+const GUARDED: [(&str, Rule); 42] = [
     ("repeat", Rule::Times),
     ("lpad", Rule::Padded),
     ("rpad", Rule::Padded),
@@ -52,6 +55,10 @@ const GUARDED: [(&str, Rule); 38] = [
     ("overlay", Rule::Sum),
     ("to_char", Rule::Formatted),
     ("encode", Rule::Doubled),
+    ("upper", Rule::Recased),
+    ("lower", Rule::Recased),
+    ("initcap", Rule::Recased),
+    ("translate", Rule::Recased),
     ("string_to_array", Rule::Split),
     ("array_positions", Rule::Numbers),
     ("btrim", Rule::Scanned),
@@ -91,7 +98,7 @@ pub(crate) fn guard(state: &mut SessionState) -> Result<()> {
             .register_udf(guarded)
             .map_err(crate::error::classify)?;
     }
-    for name in ["arrow_cast", "arrow_try_cast"] {
+    for name in items::CASTS {
         let function = state.udf(name).map_err(crate::error::classify)?;
         let guarded = Arc::new(ScalarUDF::new_from_impl(width::Cast::new(function)));
         state

@@ -19,6 +19,8 @@ use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ColumnarValue;
+use datafusion::logical_expr::sort_properties::ExprProperties;
+use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::coop::make_cooperative;
 use datafusion::physical_plan::joins::utils::JoinFilter;
@@ -26,6 +28,7 @@ use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
     PiecewiseMergeJoinExec, SortMergeJoinExec,
 };
+use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
@@ -76,6 +79,22 @@ fn interruptible(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Executi
     if let Some(join) = node.downcast_ref::<HashJoinExec>() {
         let filter = join.filter().map(Condition::within);
         return join.builder().with_filter(filter).build_exec().map(Some);
+    }
+    if let Some(projection) = node.downcast_ref::<ProjectionExec>() {
+        let asks = |expr: &ProjectionExpr| !(expr.expr.is::<Column>() || expr.expr.is::<Literal>());
+        if !projection.expr().iter().any(asks) {
+            return Ok(None);
+        }
+        let exprs = projection.expr().iter().map(|expr| {
+            if asks(expr) {
+                let condition = Arc::new(Condition(Arc::clone(&expr.expr)));
+                ProjectionExpr::new(condition, expr.alias.clone())
+            } else {
+                expr.clone()
+            }
+        });
+        let projection = ProjectionExec::try_new(exprs, Arc::clone(projection.input()))?;
+        return Ok(Some(Arc::new(projection)));
     }
     let amplifies = node.is::<CrossJoinExec>()
         || node.is::<SortMergeJoinExec>()
@@ -175,7 +194,7 @@ impl RecordBatchStream for Interruptible {
     }
 }
 
-/// The condition of a join, until the run is over.
+/// The condition of a join, or a column that is computed, until the run is over.
 #[derive(Debug)]
 struct Condition(Arc<dyn PhysicalExpr>);
 
@@ -237,6 +256,13 @@ impl PhysicalExpr for Condition {
         mut children: Vec<Arc<dyn PhysicalExpr>>,
     ) -> Result<Arc<dyn PhysicalExpr>> {
         Ok(Arc::new(Self(children.swap_remove(0))))
+    }
+
+    fn get_properties(&self, children: &[ExprProperties]) -> Result<ExprProperties> {
+        match children {
+            [inner] => Ok(inner.clone()),
+            _ => Ok(ExprProperties::new_unknown()),
+        }
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,12 +1,13 @@
 //! `DataFusion`'s rules as they run here: each asks first whether anybody waits for the plan
 //! ([`interruptible`]), and those that answer wrongly are kept from what they get wrong:
-//! [`unique_names`], [`null_safe`], [`between`], [`in_subquery`]. Each of these names what it is for,
+//! [`unique_names`], [`null_safe`], [`between`], [`in_subquery`], [`ordered_aggregates`]. Each of these names what it is for,
 //! and goes when a release of `DataFusion` passes its test without it.
 
 mod between;
 mod in_subquery;
 mod interruptible;
 mod null_safe;
+mod ordered_aggregates;
 mod unique_names;
 
 use std::sync::Arc;
@@ -20,6 +21,7 @@ pub(crate) use between::ConstantBetween;
 pub(crate) use in_subquery::RefuseUnknownMembership;
 use interruptible::Interruptible;
 use null_safe::KeepNullSafeJoins;
+pub(crate) use ordered_aggregates::DropIdleOrder;
 use unique_names::PushByUniqueNames;
 
 type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;

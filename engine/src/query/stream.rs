@@ -276,6 +276,9 @@ async fn pump(
     sender: &mpsc::Sender<Message>,
     limit: Limit,
 ) -> Result<Ended> {
+    if let Some(error) = stopped(token.entry(), limit).now_or_never() {
+        return Err(error);
+    }
     let (over, mut early) = ends_early(&rows, token, sender.clone(), limit);
     let batches = match rows {
         Rows::Ready(batch) => futures::stream::once(async { Ok(batch) }).boxed(),

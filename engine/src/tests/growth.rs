@@ -320,3 +320,97 @@ async fn what_is_wide_may_leave_as_it_is() {
         server.rows(&fine.replace("LIST", list)).await.unwrap();
     }
 }
+
+/// Each made gigabytes at once, or ended the process.
+#[tokio::test]
+async fn what_takes_no_bytes_until_it_is_written_out_is_measured() {
+    let server = server().await;
+    let wide = "arrow_cast(NULL, 'FixedSizeList(2000, Int64)')";
+    for sql in [
+        format!("SELECT array_length(array_repeat({wide}, 1000000 + value)) FROM range(1)"),
+        "SELECT array_length(array_resize([NULL::BIGINT[2000]], 1000000 + value)) FROM range(1)".into(),
+        "SELECT array_length(array_append(array_repeat(NULL, 1000000 + value), NULL::BIGINT[2000])) \
+         FROM range(1)"
+            .into(),
+        "SELECT array_length(array_repeat(NULL::BIGINT, 60000000 + value)) FROM range(8)".into(),
+        "SELECT array_length(array_repeat(NULL, 1000000 + value)::BIGINT[2000][]) FROM range(1)".into(),
+        "SELECT array_length(arrow_cast(array_repeat(NULL, 1000000 + value), \
+         'List(FixedSizeList(2000, Int64))')) FROM range(1)"
+            .into(),
+        "SELECT count(*) FROM range(8) WHERE range(0, 3000000 + value)::decimal(76, 0)[] = [1]".into(),
+        "SELECT sum(length(range(0, 3000000 + value)::timestamp[]::text)) FROM range(8)".into(),
+        "SELECT count(a), max(c) FROM (SELECT unnest(range(0, 1000000 + value)) a, \
+         arrow_cast(repeat('x', 60000 + value), 'LargeUtf8') c FROM range(1))"
+            .into(),
+        "SELECT count(a), max(array_length(c)) FROM (SELECT unnest(range(0, 200000 + value)) a, \
+         range(0, 7000 + value) c FROM range(1))"
+            .into(),
+        format!("SELECT count(*) FROM (SELECT unnest(range(0, 1000000 + value)) a, unnest([{wide}]) b FROM range(1))"),
+        "SELECT array_length(max(range(0, 7000)) OVER ()) FROM range(1000000)".into(),
+        "SELECT length(first_value(CASE WHEN value = 0 THEN repeat('x', 60000) ELSE '' END) OVER (ORDER BY \
+         value ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) FROM range(1000000)"
+            .into(),
+        "SELECT sum(length(translate(repeat('a', 20000000 + value), 'a', 'b'))) FROM range(1)".into(),
+        "SELECT sum(length(upper(repeat('a', 20000000 + value)))) FROM range(1)".into(),
+        "SELECT max(x) FROM (SELECT median(value) OVER (ORDER BY value ROWS BETWEEN CURRENT ROW AND \
+         UNBOUNDED FOLLOWING) x FROM range(300000))"
+            .into(),
+    ] {
+        refused(&server, &sql).await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_measured_is_otherwise_as_it_was() {
+    let server = server().await;
+    for (sql, expected) in [
+        ("SELECT [1, NULL, 3]::text[] AS t", "[1, , 3]"),
+        (
+            "SELECT array_length([[1], [2, 3]]::decimal(38, 0)[][])",
+            "2",
+        ),
+        ("SELECT [1, 2]::text", "[1, 2]"),
+        (
+            "SELECT upper('straße') || translate('abc', 'ab', 'xy')",
+            "STRASSExyc",
+        ),
+        (
+            "SELECT count(*) FROM (SELECT unnest(range(0, 3000)) a, repeat('x', 100) c FROM range(300))",
+            "900000",
+        ),
+        (
+            "SELECT sum(a), count(b), max(c) FROM (SELECT unnest([1, 2, 3]) a, unnest([1]) b, value c FROM range(5000))",
+            "30000 5000 4999",
+        ),
+        (
+            "SELECT max(m) FROM (SELECT median(value) OVER (PARTITION BY value % 2) m FROM range(100))",
+            "50.0",
+        ),
+        (
+            "SELECT max(m) FROM (SELECT median(value) OVER (ORDER BY value ROWS 9 PRECEDING) m FROM range(100))",
+            "94.5",
+        ),
+        (
+            "SELECT max(t) FROM (SELECT max('v' || (value % 7)) OVER () t FROM range(100000))",
+            "v6",
+        ),
+        (
+            "SELECT max(a) FROM (SELECT avg(value ORDER BY -value) a, count(value ORDER BY value) FROM range(10) GROUP BY value % 2)",
+            "5.0",
+        ),
+    ] {
+        assert_eq!(server.lines(sql).await, [expected], "{sql}");
+    }
+    for sql in [
+        "SELECT 'a' ~ '['",
+        "SELECT customer_id FROM customers WHERE customer_id ~ '['",
+        "SELECT customer_id FROM customers WHERE regexp_like(customer_id, '(')",
+        "SELECT regexp_replace('a', 'b', 'c', 'q')",
+        "SELECT first_value() OVER () FROM range(4)",
+        "SELECT arrow_cast(value, 'Decimal128(38, -3)') <= 5 FROM range(4)",
+        "SELECT array_sum(arrow_cast([], 'FixedSizeList(0, Int64)')) FROM range(4)",
+    ] {
+        let error = server.error(sql).await;
+        assert_eq!(error.kind, Kind::InvalidArgument, "{sql}: {error}");
+    }
+}

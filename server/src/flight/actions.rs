@@ -80,6 +80,7 @@ pub(super) async fn run(
             Ok(Vec::new())
         }
         CLOSE_SESSION => {
+            service.polls.close(&caller.session);
             service.sessions.close(&caller.session);
             Ok(one(&CloseSessionResult { status: CLOSED }))
         }

@@ -60,6 +60,16 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         self.entries.insert(key, entry);
     }
 
+    /// Those that `wanted` says, taken out.
+    pub(crate) fn take(&mut self, wanted: impl Fn(&V) -> bool) -> Vec<V> {
+        let keys = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| wanted(&entry.value));
+        let keys: Vec<K> = keys.map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.remove(key)).collect()
+    }
+
     /// The live value of `key`, now the most recently used.
     pub(crate) fn get(&mut self, key: &K) -> Option<&V> {
         if self.entries.get(key)?.added.elapsed() >= self.ttl {

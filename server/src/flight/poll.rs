@@ -11,6 +11,7 @@ use arrow_flight::{FlightDescriptor, FlightInfo, PollInfo, Ticket};
 use datafusion::scalar::ScalarValue;
 use featureflight_catalog::{Error, Kind, Result};
 use featureflight_engine::query::{PinnedQuery, QueryStatus, Watch};
+use featureflight_engine::session::Session;
 use featureflight_engine::{Caller, Engine};
 use parking_lot::Mutex;
 use prost::Message;
@@ -44,6 +45,7 @@ type Known = Mutex<Bounded<Handle, Arc<Polled>>>;
 
 #[derive(Debug)]
 struct Polled {
+    session: Arc<Session>,
     descriptor: FlightDescriptor,
     watch: Watch,
     stage: watch::Receiver<Stage>,
@@ -72,6 +74,15 @@ impl Polls {
 
     fn find(&self, handle: &Handle) -> Result<Arc<Polled>> {
         self.0.lock().get(handle).map(Arc::clone).ok_or_else(gone)
+    }
+
+    /// Gives up what a session polls for, which ends.
+    pub(super) fn close(&self, session: &Arc<Session>) {
+        let of_session = |polled: &Arc<Polled>| Arc::ptr_eq(&polled.session, session);
+        let closed = self.0.lock().take(of_session);
+        for polled in closed {
+            polled.watch.cancel();
+        }
     }
 
     /// The statement that is polled for, to cancel it.
@@ -110,6 +121,7 @@ pub(super) async fn begin(
         handle,
     );
     let polled = Arc::new(Polled {
+        session: Arc::clone(&caller.session),
         descriptor,
         watch,
         stage,

@@ -1,5 +1,7 @@
 //! `PollFlightInfo`.
 
+use std::time::Duration;
+
 use arrow_flight::sql::{CommandGetCatalogs, CommandStatementQuery, ProstMessageExt};
 use arrow_flight::{CancelStatus, FlightDescriptor, PollInfo};
 use prost::Message;
@@ -124,4 +126,21 @@ async fn what_computes_says_so_until_it_is_cancelled() {
     let state = |q: &featureflight_engine::query::QueryStatus| q.state.name().to_owned();
     let states: Vec<_> = server.handle.engine.queries().iter().map(state).collect();
     assert_eq!(states, ["cancelled"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_session_polls_for_ends_with_it() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let first = client.poll(statement(LONG)).await.unwrap();
+    let next = first.flight_descriptor.expect("still computing");
+    client.action("CloseSession", Vec::new()).await.unwrap();
+    assert_eq!(code(client.poll(next).await), Code::Aborted);
+    let under_way = async || {
+        while server.handle.engine.status().running > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(2), under_way()).await;
+    ended.expect("the work has ended");
 }
