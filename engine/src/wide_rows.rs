@@ -30,7 +30,7 @@ use datafusion::physical_plan::{
 use featureflight_catalog::{Error, Kind, value_bytes};
 use futures::{StreamExt, TryStreamExt, stream};
 
-use crate::functions::element_width;
+use crate::functions::{GROWING, element_width, rows_of};
 
 /// Bytes of a row where each row is repeated for a whole batch: 512 MiB for its 8,192 rows.
 const ALWAYS_REPEATED: usize = 64 << 10;
@@ -130,7 +130,16 @@ fn repeated(node: &Arc<dyn ExecutionPlan>, input: usize) -> Option<(Vec<usize>, 
         return Some((named(windows), SOMETIMES_REPEATED, repeats));
     }
     let windows = node.downcast_ref::<BoundedWindowAggExec>()?.window_expr();
-    Some((named(windows), SOMETIMES_REPEATED, Repeats::Batch))
+    let limit = windows.iter().filter_map(gathered).max();
+    let limit = limit.map_or(SOMETIMES_REPEATED, |rows| ALWAYS_REPEATED / rows.max(1));
+    Some((named(windows), limit, Repeats::Batch))
+}
+
+/// The rows that a window function gathers into each of its values.
+fn gathered(window: &Arc<dyn WindowExpr>) -> Option<usize> {
+    let gathers = GROWING.iter().any(|name| window.name().starts_with(name));
+    let rows = gathers.then(|| rows_of(window.get_window_frame()))??;
+    usize::try_from(rows).ok()
 }
 
 /// What window functions compute of more than one column's bytes.

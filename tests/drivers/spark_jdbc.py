@@ -15,6 +15,8 @@ def session(jars=""):
     return (SparkSession.builder.master("local[2]").appName("drivers")
             .config("spark.ui.enabled", "false").config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
             .config("spark.jars", jars).config("spark.driver.extraJavaOptions", READS_NIO)
+            # After a cancel Spark lets a worker of Python, and so its connection, live on for two seconds.
+            .config("spark.python.task.killTimeout", "500ms")
             .config("spark.sql.session.timeZone", "UTC").getOrCreate())
 
 

@@ -13,7 +13,7 @@ use datafusion::logical_expr::{
 use super::{invalid, too_large};
 
 /// Aggregates whose value grows with the rows.
-pub(super) const GROWING: [&str; 2] = ["array_agg", "string_agg"];
+pub(crate) const GROWING: [&str; 2] = ["array_agg", "string_agg"];
 
 /// Aggregates that look at all rows of a frame again for each row.
 const REPEATING: [&str; 7] = [
@@ -60,7 +60,7 @@ fn check_window(call: &WindowFunction) -> Result<()> {
     let repeats = aggregate
         && REPEATING.contains(&name)
         && !(frame.start_bound.is_unbounded() && frame.end_bound.is_unbounded());
-    let rows = rows(frame);
+    let rows = rows_of(frame);
     if !(GROWING.contains(&name) || repeats) || rows.is_some_and(|rows| rows <= MAX_FRAME_ROWS) {
         return Ok(());
     }
@@ -71,7 +71,7 @@ fn check_window(call: &WindowFunction) -> Result<()> {
 }
 
 /// The rows of a frame, where they are bounded.
-fn rows(frame: &WindowFrame) -> Option<u64> {
+pub(crate) fn rows_of(frame: &WindowFrame) -> Option<u64> {
     if frame.units != WindowFrameUnits::Rows {
         return None;
     }

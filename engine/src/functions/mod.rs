@@ -28,6 +28,7 @@ use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use featureflight_catalog::{Error, Kind, Result};
 
 pub(crate) use constants::BoundedConstants;
+pub(crate) use frames::{GROWING, rows_of};
 use growth::{Guarded, Rule};
 pub(crate) use items::{MeasureListCasts, element_width};
 pub(crate) use literals::StructLiterals;

@@ -9,7 +9,7 @@ use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
 
 /// Aggregates to which the order of their rows is nothing.
-const UNORDERED: [&str; 27] = [
+const UNORDERED: [&str; 28] = [
     "approx_distinct",
     "avg",
     "bit_and",
@@ -37,6 +37,7 @@ const UNORDERED: [&str; 27] = [
     "stddev_pop",
     "sum",
     "var",
+    "var_pop",
 ];
 
 /// See the module.

@@ -350,6 +350,9 @@ async fn what_takes_no_bytes_until_it_is_written_out_is_measured() {
         "SELECT length(first_value(CASE WHEN value = 0 THEN repeat('x', 60000) ELSE '' END) OVER (ORDER BY \
          value ROWS BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING)) FROM range(1000000)"
             .into(),
+        "SELECT max(array_length(a)) FROM (SELECT array_agg(v) OVER (ORDER BY value ROWS 999 PRECEDING) a \
+         FROM (SELECT repeat('x', 60000 + value) v, value FROM range(2000)))"
+            .into(),
         "SELECT sum(length(translate(repeat('a', 20000000 + value), 'a', 'b'))) FROM range(1)".into(),
         "SELECT sum(length(upper(repeat('a', 20000000 + value)))) FROM range(1)".into(),
         "SELECT max(x) FROM (SELECT median(value) OVER (ORDER BY value ROWS BETWEEN CURRENT ROW AND \
@@ -395,7 +398,7 @@ async fn what_is_measured_is_otherwise_as_it_was() {
             "v6",
         ),
         (
-            "SELECT max(a) FROM (SELECT avg(value ORDER BY -value) a, count(value ORDER BY value) FROM range(10) GROUP BY value % 2)",
+            "SELECT max(a) FROM (SELECT avg(value ORDER BY -value) a, count(value ORDER BY value), var_pop(value ORDER BY -value), bit_or(value ORDER BY -value) FROM range(10) GROUP BY value % 2)",
             "5.0",
         ),
     ] {

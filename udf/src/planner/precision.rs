@@ -89,16 +89,13 @@ fn rounded(expr: &Expr, schema: &DFSchema, config: &ConfigOptions) -> Result<Opt
             let (Some(low), Some(high)) = (cut(expr, low)?, cut(expr, high)?) else {
                 return Ok(None);
             };
-            let (Some(low), Some(high)) =
-                (low.compared(Operator::GtEq), high.compared(Operator::LtEq))
-            else {
-                return Ok(None);
-            };
-            Some(if *negated {
-                !low.and(high)
-            } else {
-                low.and(high)
-            })
+            // The value stays written once: it may be long.
+            Some(Expr::Between(Between {
+                expr: Box::new(low.value),
+                negated: *negated,
+                low: Box::new(low.above),
+                high: Box::new(high.below),
+            }))
         }
         Expr::InList(InList {
             expr,
@@ -128,8 +125,9 @@ fn rounded(expr: &Expr, schema: &DFSchema, config: &ConfigOptions) -> Result<Opt
 /// A value, and what a finer constant is in its unit.
 struct Cut {
     value: Expr,
-    /// The last at or before the constant.
+    /// The last at or before the constant, and the first at or behind it.
     below: Expr,
+    above: Expr,
     /// Whether it is the constant.
     exact: bool,
 }
@@ -169,10 +167,13 @@ impl Cut {
             return Ok(None);
         }
         let below = constant.div_euclid(parts);
+        let exact = below * parts == constant;
+        let above = if exact { below } else { below + 1 };
         Ok(Some(Self {
             value: cast.expr.as_ref().clone(),
-            below: lit(timestamp(below, coarse, zone)),
-            exact: below * parts == constant,
+            below: lit(timestamp(below, coarse, zone.clone())),
+            above: lit(timestamp(above, coarse, zone)),
+            exact,
         }))
     }
 
@@ -183,6 +184,7 @@ impl Cut {
         let Self {
             value,
             below,
+            above: _,
             exact,
         } = self;
         Some(match op {
@@ -210,11 +212,8 @@ impl Cut {
 
     /// False, and null for a null.
     fn never(&self) -> Expr {
-        let (value, below) = (&self.value, &self.below);
-        value
-            .clone()
-            .gt(below.clone())
-            .and(value.clone().lt(below.clone()))
+        let unknown = lit(ScalarValue::Boolean(None));
+        self.value.clone().is_null().and(unknown)
     }
 }
 
