@@ -24,6 +24,7 @@ mod nullability;
 mod online;
 mod optimizer;
 pub mod parameters;
+mod pass_through;
 mod pinning;
 mod planning;
 mod preparing;

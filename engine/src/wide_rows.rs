@@ -11,7 +11,7 @@ use arrow::compute::kernels::length::length;
 use arrow::compute::{cast, max};
 use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -24,13 +24,13 @@ use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
-    PlanProperties, ReplaceChildrenOptions, WindowExpr,
+    ChildrenPropertiesMode, ExecutionPlan, PhysicalExpr, ReplaceChildrenOptions, WindowExpr,
 };
 use featureflight_catalog::{Error, Kind, value_bytes};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::functions::{GROWING, element_width, rows_of};
+use crate::pass_through::{Pass, PassThroughExec};
 
 /// Bytes of a row where each row is repeated for a whole batch: 512 MiB for its 8,192 rows.
 const ALWAYS_REPEATED: usize = 64 << 10;
@@ -49,7 +49,7 @@ const WINDOW: usize = 1 << 30;
 /// Widths below this are taken for it.
 const NARROW: usize = 32;
 
-/// Puts [`WideRowsExec`] below the operators that repeat.
+/// Puts [`WideRows`] below the operators that repeat.
 #[derive(Debug)]
 pub(crate) struct RefuseWideRows;
 
@@ -63,7 +63,7 @@ impl PhysicalOptimizerRule for RefuseWideRows {
             let inputs = node.children().into_iter().enumerate();
             let guards = inputs.map(|(place, input)| {
                 let (columns, limit, repeats) = repeated(&node, place)?;
-                WideRowsExec::new(input, columns, limit, repeats)
+                WideRows::new(input, columns, limit, repeats)
             });
             let guards: Vec<_> = guards.collect();
             if guards.iter().all(Option::is_none) {
@@ -71,7 +71,10 @@ impl PhysicalOptimizerRule for RefuseWideRows {
             }
             let inputs = node.children().into_iter().zip(guards);
             let inputs = inputs.map(|(input, guard)| match guard {
-                Some(guard) => Arc::new(guard) as Arc<dyn ExecutionPlan>,
+                Some(pass) => {
+                    let input = Arc::clone(input);
+                    Arc::new(PassThroughExec { input, pass }) as Arc<dyn ExecutionPlan>
+                }
                 None => Arc::clone(input),
             });
             let inputs = inputs.collect();
@@ -173,17 +176,16 @@ fn named(windows: &[Arc<dyn WindowExpr>]) -> Vec<usize> {
     columns
 }
 
-/// Its input, until a row is too wide.
-#[derive(Debug)]
-struct WideRowsExec {
-    input: Arc<dyn ExecutionPlan>,
+/// Lets batches through until a row is too wide.
+#[derive(Debug, Clone)]
+struct WideRows {
     /// Those that are looked at: of no fixed size.
     columns: Vec<usize>,
     limit: usize,
     repeats: Repeats,
 }
 
-impl WideRowsExec {
+impl WideRows {
     /// `None` where all columns are of fixed size, and repeated for a batch at most.
     fn new(
         input: &Arc<dyn ExecutionPlan>,
@@ -205,8 +207,7 @@ impl WideRowsExec {
             Repeats::Lists(lists) => lists.len(),
             Repeats::Rows(constants, computed) => *constants + computed.len(),
         };
-        (!columns.is_empty() || more > 0).then(|| Self {
-            input: Arc::clone(input),
+        (!columns.is_empty() || more > 0).then_some(Self {
             columns,
             limit,
             repeats,
@@ -214,72 +215,25 @@ impl WideRowsExec {
     }
 }
 
-impl DisplayAs for WideRowsExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "WideRowsExec: limit={}", self.limit)
+impl fmt::Display for WideRows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: limit={}", Self::NAME, self.limit)
     }
 }
 
-impl ExecutionPlan for WideRowsExec {
-    fn name(&self) -> &'static str {
-        "WideRowsExec"
-    }
+impl Pass for WideRows {
+    const NAME: &'static str = "WideRowsExec";
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
+    fn pass(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _options: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self {
-            input: children.swap_remove(0),
-            columns: self.columns.clone(),
-            limit: self.limit,
-            repeats: self.repeats.clone(),
-        }))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
+        batches: SendableRecordBatchStream,
+        _context: &TaskContext,
+    ) -> SendableRecordBatchStream {
+        let schema = batches.schema();
         let (columns, limit) = (self.columns.clone(), self.limit);
         let repeats = self.repeats.clone();
         let (mut rows, mut widest) = (0_usize, NARROW);
-        let batches = self.input.execute(partition, context)?.map(move |batch| {
+        let batches = batches.map(move |batch| {
             let batch = batch?;
             let repeated = batch.project(&columns)?;
             if has_wider(&repeated, limit) {
@@ -308,9 +262,8 @@ impl ExecutionPlan for WideRowsExec {
             })
         });
         let batches = batches.map_ok(|parts| stream::iter(parts.into_iter().map(Ok)));
-        let schema = self.input.schema();
         let batches = batches.try_flatten();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, batches)))
+        Box::pin(RecordBatchStreamAdapter::new(schema, batches))
     }
 }
 

@@ -7,7 +7,7 @@ use datafusion::logical_expr::{
     ColumnarValue, ScalarFunctionArgs, ScalarUDFImpl, Signature, Volatility,
 };
 
-use super::{patterns, subqueries};
+use super::{items, patterns, subqueries};
 
 /// What is looked at. It is the first argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -18,6 +18,8 @@ pub(super) enum What {
     Texts,
     /// The value of a subquery.
     Subquery,
+    /// Lists, each element of which becomes so many bytes.
+    Items(u64),
 }
 
 impl What {
@@ -26,6 +28,7 @@ impl What {
             Self::Patterns => "checked_pattern",
             Self::Texts => "checked_text",
             Self::Subquery => "checked_subquery",
+            Self::Items(_) => "checked_items",
         }
     }
 }
@@ -40,7 +43,7 @@ pub(super) struct Checked {
 impl Checked {
     pub(super) fn new(what: What) -> Self {
         let arguments = match what {
-            What::Patterns | What::Subquery => 1,
+            What::Patterns | What::Subquery | What::Items(_) => 1,
             What::Texts => 2,
         };
         Self {
@@ -68,6 +71,7 @@ impl ScalarUDFImpl for Checked {
             What::Patterns => patterns::check_batch(&args),
             What::Texts => patterns::check_matching(&args),
             What::Subquery => subqueries::check(&args),
+            What::Items(width) => items::check(&args, width),
         }?;
         Ok(args.args.swap_remove(0))
     }

@@ -33,7 +33,8 @@ const MAX_FRAME_ROWS: u64 = 1_000;
 const OF_A_VALUE: [&str; 5] = ["first_value", "last_value", "nth_value", "lag", "lead"];
 
 /// # Errors
-/// `InvalidArgument` for a window function without the argument it needs, `ResourceExhausted` for a window of [`GROWING`] values over more than [`MAX_FRAME_ROWS`] rows.
+/// `InvalidArgument` for a window function without the argument it needs, `ResourceExhausted` for a
+/// window of [`GROWING`] values, or of [`REPEATING`] ones, over more than [`MAX_FRAME_ROWS`] rows.
 pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
     plan.apply_with_subqueries(|node| {
         node.apply_expressions(|expr| {

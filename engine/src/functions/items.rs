@@ -7,17 +7,16 @@ use arrow::array::{Array, ArrayRef, AsArray};
 use arrow::datatypes::DataType;
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::ScalarFunction;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{
-    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
-    Signature, Volatility,
+    ColumnarValue, Expr, ExprSchemable, LogicalPlan, ScalarFunctionArgs, ScalarUDF,
 };
 use datafusion::optimizer::AnalyzerRule;
+use featureflight_udf::planner::expressions;
 
+use super::checked::{Checked, What};
 use super::width::width;
 use super::{MAX_CALL_BYTES, too_large};
 
@@ -65,22 +64,35 @@ fn inner(lists: &ArrayRef) -> Option<ArrayRef> {
     })
 }
 
+/// What the lists of an array, and those in them, have together.
+fn innermost(array: &ArrayRef) -> ArrayRef {
+    inner(array).map_or_else(|| Arc::clone(array), |items| innermost(&items))
+}
+
 /// Least bytes of an array: what its elements take, whatever they are.
 pub(super) fn least(array: &ArrayRef) -> u64 {
-    match inner(array) {
-        Some(items) => least(&items),
-        None => (array.len() as u64).saturating_mul(width(array.data_type(), u64::MAX)),
-    }
+    let items = innermost(array);
+    (items.len() as u64).saturating_mul(width(items.data_type(), u64::MAX))
 }
 
-fn leaves(array: &ArrayRef) -> u64 {
-    match inner(array) {
-        Some(items) => leaves(&items),
-        None => array.len() as u64,
+/// # Errors
+/// `ResourceExhausted` when the elements of the lists would become too large, `width` bytes each.
+pub(super) fn check(args: &ScalarFunctionArgs, width: u64) -> Result<()> {
+    let items = match args.args.first() {
+        Some(ColumnarValue::Array(array)) => innermost(array),
+        Some(ColumnarValue::Scalar(list)) => innermost(&list.to_array()?),
+        None => return Ok(()),
+    };
+    if (items.len() as u64).saturating_mul(width) > MAX_CALL_BYTES {
+        return Err(too_large(format!(
+            "the elements of the lists that are cast would take more than {MAX_CALL_BYTES} bytes for \
+             the rows of a batch: use shorter lists, or a narrower type"
+        )));
     }
+    Ok(())
 }
 
-/// Puts [`Items`] below casts of lists. Comes behind the coercion of types, which casts too.
+/// Puts a [`check`] below casts of lists. Comes behind the coercion of types, which casts too.
 #[derive(Debug)]
 pub(crate) struct MeasureListCasts;
 
@@ -90,40 +102,40 @@ impl AnalyzerRule for MeasureListCasts {
     }
 
     fn analyze(&self, plan: LogicalPlan, _config: &ConfigOptions) -> Result<LogicalPlan> {
-        let measured = plan.transform_up_with_subqueries(|plan| {
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let measured = expr.transform_up(|expr| Ok(measured(expr, &schema)))?;
-                Ok(measured.update_data(|expr| name.restore(expr)))
-            })
-        });
-        measured.map(|measured| measured.data)
+        expressions::rewrite(plan, casts, |expr, schema| Ok(measured(expr, schema)))
+    }
+}
+
+fn casts(expr: &Expr) -> bool {
+    match expr {
+        Expr::Cast(_) | Expr::TryCast(_) => true,
+        // They become casts in the optimizer.
+        Expr::ScalarFunction(call) => CASTS.contains(&call.func.name()),
+        _ => false,
     }
 }
 
 fn measured(mut expr: Expr, schema: &DFSchema) -> Transformed<Expr> {
+    if !casts(&expr) {
+        return Transformed::no(expr);
+    }
     let Ok(to) = expr.get_type(schema) else {
         return Transformed::no(expr);
     };
     let list = match &mut expr {
         Expr::Cast(cast) => cast.expr.as_mut(),
         Expr::TryCast(cast) => cast.expr.as_mut(),
-        // They become casts in the optimizer.
-        Expr::ScalarFunction(call) if CASTS.contains(&call.func.name()) => {
-            match call.args.first_mut() {
-                Some(list) => list,
-                None => return Transformed::no(expr),
-            }
-        }
+        Expr::ScalarFunction(call) => match call.args.first_mut() {
+            Some(list) => list,
+            None => return Transformed::no(expr),
+        },
         _ => return Transformed::no(expr),
     };
     let from = list.get_type(schema).ok();
     let Some(width) = from.and_then(|from| grown(&from, &to)) else {
         return Transformed::no(expr);
     };
-    let items = Arc::new(ScalarUDF::new_from_impl(Items::new(width)));
+    let items = Arc::new(ScalarUDF::new_from_impl(Checked::new(What::Items(width))));
     let argument = vec![std::mem::take(list)];
     *list = Expr::ScalarFunction(ScalarFunction::new_udf(items, argument));
     Transformed::yes(expr)
@@ -141,51 +153,5 @@ fn grown(from: &DataType, to: &DataType) -> Option<u64> {
         }
         // As text.
         None => Some(ELEMENT_TEXT),
-    }
-}
-
-/// Lists as they are, after a look at how many elements they have.
-#[derive(Debug, PartialEq, Eq, Hash)]
-struct Items {
-    /// Bytes that each becomes.
-    width: u64,
-    signature: Signature,
-}
-
-impl Items {
-    fn new(width: u64) -> Self {
-        Self {
-            width,
-            signature: Signature::any(1, Volatility::Immutable),
-        }
-    }
-}
-
-impl ScalarUDFImpl for Items {
-    fn name(&self) -> &'static str {
-        "checked_items"
-    }
-
-    fn signature(&self) -> &Signature {
-        &self.signature
-    }
-
-    fn return_type(&self, types: &[DataType]) -> Result<DataType> {
-        Ok(types.first().cloned().unwrap_or(DataType::Null))
-    }
-
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        let lists = args.args.swap_remove(0);
-        let items = match &lists {
-            ColumnarValue::Array(array) => leaves(array),
-            ColumnarValue::Scalar(list) => leaves(&list.to_array()?),
-        };
-        if items.saturating_mul(self.width) > MAX_CALL_BYTES {
-            return Err(too_large(format!(
-                "the elements of the lists that are cast would take more than {MAX_CALL_BYTES} bytes \
-                 for the rows of a batch: use shorter lists, or a narrower type"
-            )));
-        }
-        Ok(lists)
     }
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ColumnarValue;
@@ -30,15 +30,13 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::unnest::UnnestExec;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
-    PlanProperties, RecordBatchStream, ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, RecordBatchStream};
 use futures::Stream;
 
 use super::{Over, check};
+use crate::pass_through::{Pass, PassThroughExec};
 
-/// Puts [`InterruptibleExec`] above the operators whose output is not bounded by their input.
+/// Puts [`Interrupts`] above the operators whose output is not bounded by their input.
 #[derive(Debug)]
 pub(crate) struct InterruptAmplifiers;
 
@@ -48,15 +46,16 @@ impl PhysicalOptimizerRule for InterruptAmplifiers {
         plan: Arc<dyn ExecutionPlan>,
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let wrapped =
-            plan.transform_up(|node| {
-                Ok(match interruptible(&node)? {
-                    Some(input) => Transformed::yes(
-                        Arc::new(InterruptibleExec { input }) as Arc<dyn ExecutionPlan>
-                    ),
-                    None => Transformed::no(node),
-                })
-            })?;
+        let wrapped = plan.transform_up(|node| {
+            Ok(match interruptible(&node)? {
+                Some(input) => {
+                    let pass = Interrupts;
+                    let node: Arc<dyn ExecutionPlan> = Arc::new(PassThroughExec { input, pass });
+                    Transformed::yes(node)
+                }
+                None => Transformed::no(node),
+            })
+        })?;
         Ok(wrapped.data)
     }
 
@@ -69,7 +68,7 @@ impl PhysicalOptimizerRule for InterruptAmplifiers {
     }
 }
 
-/// What is put below an [`InterruptibleExec`] in the place of an operator that needs one.
+/// What is put below [`Interrupts`] in the place of an operator that needs one.
 fn interruptible(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn ExecutionPlan>>> {
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
         let filter = join.filter().map(Condition::within);
@@ -103,73 +102,26 @@ fn interruptible(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Executi
     Ok(amplifies.then(|| Arc::clone(node)))
 }
 
-/// Its input, which yields for each batch and knows whether its run is over.
-#[derive(Debug)]
-struct InterruptibleExec {
-    input: Arc<dyn ExecutionPlan>,
-}
+/// Yields for each batch, and knows whether its run is over.
+#[derive(Debug, Clone)]
+struct Interrupts;
 
-impl DisplayAs for InterruptibleExec {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "InterruptibleExec")
+impl fmt::Display for Interrupts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAME)
     }
 }
 
-impl ExecutionPlan for InterruptibleExec {
-    fn name(&self) -> &'static str {
-        "InterruptibleExec"
-    }
+impl Pass for Interrupts {
+    const NAME: &'static str = "InterruptibleExec";
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
-        vec![false]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
+    fn pass(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _options: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let input = children.swap_remove(0);
-        Ok(Arc::new(Self { input }))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        let over = Over::of(&context);
-        let batches = self.input.execute(partition, context)?;
-        Ok(make_cooperative(Box::pin(Interruptible { batches, over })))
+        batches: SendableRecordBatchStream,
+        context: &TaskContext,
+    ) -> SendableRecordBatchStream {
+        let over = Over::of(context);
+        make_cooperative(Box::pin(Interruptible { batches, over }))
     }
 }
 

@@ -6,17 +6,15 @@ use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizerContext;
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
-    PlanProperties, ReplaceChildrenOptions,
-};
+use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
 use super::PhysicalRule;
+use crate::pass_through::{Pass, PassThroughExec};
 
 /// The rule, for relations whose columns have names of their own.
 #[derive(Debug)]
@@ -56,7 +54,8 @@ fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         }
         let inputs = inputs.into_iter().map(Arc::clone).map(|input| {
             if repeats_a_name(&input) {
-                Arc::new(Hidden(input)) as Arc<dyn ExecutionPlan>
+                let pass = Hides;
+                Arc::new(PassThroughExec { input, pass }) as Arc<dyn ExecutionPlan>
             } else {
                 input
             }
@@ -70,8 +69,8 @@ fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 
 fn shown(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let shown = plan.transform_up(|node| {
-        Ok(match node.downcast_ref::<Hidden>() {
-            Some(Hidden(input)) => Transformed::yes(Arc::clone(input)),
+        Ok(match node.downcast_ref::<PassThroughExec<Hides>>() {
+            Some(hidden) => Transformed::yes(Arc::clone(&hidden.input)),
             None => Transformed::no(node),
         })
     })?;
@@ -86,58 +85,23 @@ fn repeats_a_name(plan: &Arc<dyn ExecutionPlan>) -> bool {
 }
 
 /// A relation into which nothing is pushed. Never part of a plan that runs.
-#[derive(Debug)]
-struct Hidden(Arc<dyn ExecutionPlan>);
+#[derive(Debug, Clone)]
+struct Hides;
 
-impl DisplayAs for Hidden {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Hidden")
+impl fmt::Display for Hides {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAME)
     }
 }
 
-impl ExecutionPlan for Hidden {
-    fn name(&self) -> &'static str {
-        "Hidden"
-    }
+impl Pass for Hides {
+    const NAME: &'static str = "HiddenExec";
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.0.properties()
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.0]
-    }
-
-    fn apply_expressions(
+    fn pass(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn replace_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-        _options: ReplaceChildrenOptions,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self(children.swap_remove(0))))
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        self.replace_children(
-            children,
-            ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute),
-        )
-    }
-
-    fn execute(
-        &self,
-        partition: usize,
-        context: Arc<TaskContext>,
-    ) -> Result<SendableRecordBatchStream> {
-        self.0.execute(partition, context)
+        batches: SendableRecordBatchStream,
+        _context: &TaskContext,
+    ) -> SendableRecordBatchStream {
+        batches
     }
 }

@@ -62,12 +62,7 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
 
     /// Those that `wanted` says, taken out.
     pub(crate) fn take(&mut self, wanted: impl Fn(&V) -> bool) -> Vec<V> {
-        let keys = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| wanted(&entry.value));
-        let keys: Vec<K> = keys.map(|(key, _)| key.clone()).collect();
-        keys.iter().filter_map(|key| self.remove(key)).collect()
+        self.remove_where(|entry| wanted(&entry.value))
     }
 
     /// The live value of `key`, now the most recently used.
@@ -92,12 +87,14 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
     }
 
     fn drop_expired(&mut self) {
-        let expired = |entry: &Entry<V>| entry.added.elapsed() >= self.ttl;
-        let gone = self.entries.iter().filter(|(_, entry)| expired(entry));
-        let gone: Vec<K> = gone.map(|(key, _)| key.clone()).collect();
-        for key in gone {
-            self.remove(&key);
-        }
+        let ttl = self.ttl;
+        self.remove_where(|entry| entry.added.elapsed() >= ttl);
+    }
+
+    fn remove_where(&mut self, gone: impl Fn(&Entry<V>) -> bool) -> Vec<V> {
+        let keys = self.entries.iter().filter(|(_, entry)| gone(entry));
+        let keys: Vec<K> = keys.map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.remove(key)).collect()
     }
 
     fn tick(&mut self) -> u64 {

@@ -8,6 +8,7 @@
 mod asof;
 mod constants;
 pub mod error;
+pub mod expressions;
 mod factors;
 mod functions;
 mod keys;

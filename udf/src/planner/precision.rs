@@ -8,16 +8,16 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::expr::{Between, InList};
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::simplify::SimplifyContext;
-use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator, lit};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::simplify_expressions::ExprSimplifier;
 use datafusion::scalar::ScalarValue;
+
+use super::expressions;
 
 /// See the module. Comes behind the coercion of types, which casts the column to the finer unit.
 #[derive(Debug)]
@@ -29,40 +29,14 @@ impl AnalyzerRule for RoundConstants {
     }
 
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
-        let rounded = plan.transform_up_with_subqueries(|plan| {
-            if !mentions_cast(&plan)? {
-                return Ok(Transformed::no(plan));
-            }
-            let schema = merge_schema(&plan.inputs());
-            let names = NamePreserver::new(&plan);
-            plan.map_expressions(|expr| {
-                let name = names.save(&expr);
-                let rounded = expr.transform_up(|expr| {
-                    Ok(match rounded(&expr, &schema, config)? {
-                        Some(rounded) => Transformed::yes(rounded),
-                        None => Transformed::no(expr),
-                    })
-                })?;
-                Ok(rounded.update_data(|expr| name.restore(expr)))
-            })
-        });
-        rounded.map(|rounded| rounded.data)
-    }
-}
-
-fn mentions_cast(plan: &LogicalPlan) -> Result<bool> {
-    let mut found = false;
-    plan.apply_expressions(|expr| {
-        expr.apply(|expr| {
-            found |= matches!(expr, Expr::Cast(_));
-            Ok(if found {
-                TreeNodeRecursion::Stop
-            } else {
-                TreeNodeRecursion::Continue
+        let is_cast = |expr: &Expr| matches!(expr, Expr::Cast(_));
+        expressions::rewrite(plan, is_cast, |expr, schema| {
+            Ok(match rounded(&expr, schema, config)? {
+                Some(rounded) => Transformed::yes(rounded),
+                None => Transformed::no(expr),
             })
         })
-    })?;
-    Ok(found)
+    }
 }
 
 /// `expr` without its cast, if it is a comparison of that kind.
