@@ -16,19 +16,42 @@ use datafusion::physical_plan::{
 pub(crate) trait Pass: fmt::Debug + fmt::Display + Clone + Send + Sync + 'static {
     const NAME: &'static str;
 
+    /// Whether it says of the order of its rows what its input says.
+    const KEEPS_ORDER: bool = true;
+
     /// `batches` of one partition, with the same schema.
     fn pass(
         &self,
         batches: SendableRecordBatchStream,
         context: &TaskContext,
     ) -> SendableRecordBatchStream;
+
+    /// What is said of the rows, by default all that `input` says.
+    fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+        Arc::clone(input.properties())
+    }
 }
 
 /// See the module. Nothing is pushed through it.
 #[derive(Debug)]
 pub(crate) struct PassThroughExec<P> {
-    pub(crate) input: Arc<dyn ExecutionPlan>,
-    pub(crate) pass: P,
+    input: Arc<dyn ExecutionPlan>,
+    pass: P,
+    properties: Arc<PlanProperties>,
+}
+
+impl<P: Pass> PassThroughExec<P> {
+    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, pass: P) -> Self {
+        Self {
+            properties: pass.properties(&input),
+            input,
+            pass,
+        }
+    }
+
+    pub(crate) const fn input(&self) -> &Arc<dyn ExecutionPlan> {
+        &self.input
+    }
 }
 
 impl<P: Pass> DisplayAs for PassThroughExec<P> {
@@ -43,11 +66,11 @@ impl<P: Pass> ExecutionPlan for PassThroughExec<P> {
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
+        &self.properties
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        vec![P::KEEPS_ORDER]
     }
 
     fn benefits_from_input_partitioning(&self) -> Vec<bool> {
@@ -70,10 +93,8 @@ impl<P: Pass> ExecutionPlan for PassThroughExec<P> {
         mut children: Vec<Arc<dyn ExecutionPlan>>,
         _options: ReplaceChildrenOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        Ok(Arc::new(Self {
-            input: children.swap_remove(0),
-            pass: self.pass.clone(),
-        }))
+        let input = children.swap_remove(0);
+        Ok(Arc::new(Self::new(input, self.pass.clone())))
     }
 
     fn with_new_children(

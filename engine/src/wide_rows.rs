@@ -73,7 +73,7 @@ impl PhysicalOptimizerRule for RefuseWideRows {
             let inputs = inputs.map(|(input, guard)| match guard {
                 Some(pass) => {
                     let input = Arc::clone(input);
-                    Arc::new(PassThroughExec { input, pass }) as Arc<dyn ExecutionPlan>
+                    Arc::new(PassThroughExec::new(input, pass)) as Arc<dyn ExecutionPlan>
                 }
                 None => Arc::clone(input),
             });

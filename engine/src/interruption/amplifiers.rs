@@ -49,9 +49,8 @@ impl PhysicalOptimizerRule for InterruptAmplifiers {
         let wrapped = plan.transform_up(|node| {
             Ok(match interruptible(&node)? {
                 Some(input) => {
-                    let pass = Interrupts;
-                    let node: Arc<dyn ExecutionPlan> = Arc::new(PassThroughExec { input, pass });
-                    Transformed::yes(node)
+                    let node = PassThroughExec::new(input, Interrupts);
+                    Transformed::yes(Arc::new(node) as Arc<dyn ExecutionPlan>)
                 }
                 None => Transformed::no(node),
             })

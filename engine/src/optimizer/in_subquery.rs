@@ -1,16 +1,17 @@
 //! `x IN (SELECT y ...)` is unknown where nothing equals `x` and `x` or a `y` is null. `DataFusion`
 //! 55.2 says false instead, unless it is a `NOT IN` without outer columns that a `WHERE` asks for by
 //! itself. That is right where only truth counts: below `AND` and `OR` of a condition. Elsewhere it
-//! would be a wrong answer, so it is refused.
+//! would be a wrong answer, so it is refused. So is the `NOT IN` of an `x` that is a constant, or comes
+//! to one, whose comparison the optimizer takes into the subquery.
 
 use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::error::Result;
+use datafusion::common::tree_node::{Transformed, TreeNode, TreeNodeRecursion};
+use datafusion::error::{DataFusionError, Result};
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{BinaryExpr, Expr, ExprSchemable, LogicalPlan, Operator};
-use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::{AnalyzerRule, ApplyOrder, OptimizerConfig, OptimizerRule};
 use featureflight_catalog::Error;
 
 /// See the module. Changes nothing.
@@ -95,10 +96,39 @@ fn member_of(member: &InSubquery, negated: bool, asks: Asks, schema: &DFSchema) 
     if !nulls {
         return Ok(());
     }
-    Err(Error::invalid(
+    Err(refused())
+}
+
+fn refused() -> DataFusionError {
+    Error::invalid(
         "IN (SELECT ...) of values that may be null is not answered inside of other expressions, nor \
-         NOT IN of a subquery that names columns of the outer one: write [NOT] EXISTS (SELECT ... \
-         WHERE y = x), and add what nulls are to mean",
+         NOT IN of a subquery that names columns of the outer one, nor of a constant: write [NOT] EXISTS \
+         (SELECT ... WHERE y = x), and add what nulls are to mean",
     )
-    .into())
+    .into()
+}
+
+/// Finds the joins of `NOT IN` that have lost what they compare. Comes last.
+#[derive(Debug)]
+pub(super) struct RefuseConstantMembership;
+
+impl OptimizerRule for RefuseConstantMembership {
+    fn name(&self) -> &'static str {
+        "refuse_constant_membership"
+    }
+
+    fn apply_order(&self) -> Option<ApplyOrder> {
+        Some(ApplyOrder::TopDown)
+    }
+
+    fn rewrite(
+        &self,
+        plan: LogicalPlan,
+        _config: &dyn OptimizerConfig,
+    ) -> Result<Transformed<LogicalPlan>> {
+        match &plan {
+            LogicalPlan::Join(join) if join.null_aware && join.on.is_empty() => Err(refused()),
+            _ => Ok(Transformed::no(plan)),
+        }
+    }
 }

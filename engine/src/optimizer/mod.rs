@@ -1,13 +1,16 @@
 //! `DataFusion`'s rules as they run here: each asks first whether anybody waits for the plan
 //! ([`interruptible`]), and those that answer wrongly are kept from what they get wrong:
-//! [`unique_names`], [`null_safe`], [`between`], [`in_subquery`], [`ordered_aggregates`]. Each of these names what it is for,
-//! and goes when a release of `DataFusion` passes its test without it.
+//! [`unique_names`], [`null_safe`], [`between`], [`in_subquery`], [`joined_order`], [`ordered_aggregates`],
+//! [`totals`]. Each of these names what it is for, and goes when a release of `DataFusion` passes its
+//! test without it.
 
 mod between;
 mod in_subquery;
 mod interruptible;
+mod joined_order;
 mod null_safe;
 mod ordered_aggregates;
+mod totals;
 mod unique_names;
 
 use std::sync::Arc;
@@ -18,11 +21,16 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 pub(crate) use between::ConstantBetween;
+use in_subquery::RefuseConstantMembership;
 pub(crate) use in_subquery::RefuseUnknownMembership;
 use interruptible::Interruptible;
+use joined_order::DoubtJoinedOrder;
 use null_safe::KeepNullSafeJoins;
 pub(crate) use ordered_aggregates::DropIdleOrder;
+use totals::FilterAboveTotals;
 use unique_names::PushByUniqueNames;
+
+const ENSURE_REQUIREMENTS: &str = "EnsureRequirements";
 
 type LogicalRule = Arc<dyn OptimizerRule + Send + Sync>;
 type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
@@ -33,16 +41,24 @@ pub(crate) fn logical_rules() -> Vec<LogicalRule> {
     rules
         .map(|rule| match rule.name() {
             "eliminate_cross_join" => Arc::new(KeepNullSafeJoins(rule)) as LogicalRule,
+            "push_down_filter" => Arc::new(FilterAboveTotals(rule)) as LogicalRule,
             _ => rule,
         })
+        .chain([Arc::new(RefuseConstantMembership) as LogicalRule])
         .map(|rule| Arc::new(Interruptible(rule)) as LogicalRule)
         .collect()
 }
 
 /// `DataFusion`'s rules for physical plans.
 pub(crate) fn physical_rules() -> Vec<PhysicalRule> {
-    let rules = PhysicalOptimizer::new().rules.into_iter();
+    let mut rules = PhysicalOptimizer::new().rules;
+    // Before the rule that leaves out what it takes to be sorted already, and after those that turn joins.
+    let sorted = rules
+        .iter()
+        .position(|rule| rule.name() == ENSURE_REQUIREMENTS);
+    rules.insert(sorted.unwrap_or(0), Arc::new(DoubtJoinedOrder));
     rules
+        .into_iter()
         .map(|rule| {
             if rule.name().starts_with("FilterPushdown") {
                 Arc::new(PushByUniqueNames(rule)) as PhysicalRule

@@ -54,8 +54,7 @@ fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
         }
         let inputs = inputs.into_iter().map(Arc::clone).map(|input| {
             if repeats_a_name(&input) {
-                let pass = Hides;
-                Arc::new(PassThroughExec { input, pass }) as Arc<dyn ExecutionPlan>
+                Arc::new(PassThroughExec::new(input, Hides)) as Arc<dyn ExecutionPlan>
             } else {
                 input
             }
@@ -70,7 +69,7 @@ fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
 fn shown(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let shown = plan.transform_up(|node| {
         Ok(match node.downcast_ref::<PassThroughExec<Hides>>() {
-            Some(hidden) => Transformed::yes(Arc::clone(&hidden.input)),
+            Some(hidden) => Transformed::yes(Arc::clone(hidden.input())),
             None => Transformed::no(node),
         })
     })?;

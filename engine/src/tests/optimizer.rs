@@ -107,6 +107,9 @@ async fn membership_is_answered_where_nulls_are_no_matter_and_refused_elsewhere(
         format!("SELECT x FROM {a} WHERE NOT (x IN (SELECT y FROM {b}) OR z = 5)"),
         format!("SELECT x IN (SELECT y FROM {b}) FROM {a}"),
         format!("SELECT CASE WHEN x IN (SELECT y FROM {b}) THEN 1 END FROM {a}"),
+        format!("SELECT x FROM {a} WHERE 3 NOT IN (SELECT y FROM {b})"),
+        format!("SELECT x FROM {a} WHERE coalesce(NULL, 3, x) NOT IN (SELECT y FROM {b})"),
+        format!("SELECT x FROM {a} WHERE (SELECT max(w) FROM {b}) NOT IN (SELECT y FROM {b})"),
     ] {
         let error = server.error(&sql).await;
         assert_eq!(error.kind, Kind::InvalidArgument, "{sql}: {error}");
@@ -155,5 +158,79 @@ async fn what_is_simplified_to_a_constant_may_be_pushed_below_the_ranking() {
             server.lines(expected).await,
             "{sql}"
         );
+    }
+}
+
+#[tokio::test]
+async fn what_is_constant_before_an_outer_join_is_sorted_behind_it() {
+    let server = server().await;
+    let one = "(SELECT s FROM (VALUES ('a'), ('b')) v(s) WHERE s = 'a') one";
+    let all = "(VALUES ('b', 1), ('a', 2), ('c', 3)) t(s, n)";
+    for from in [
+        format!("{one} RIGHT JOIN {all} ON one.s = t.s"),
+        format!("{all} LEFT JOIN {one} ON one.s = t.s"),
+        format!("{one} FULL JOIN {all} ON one.s = t.s"),
+        format!("{one} RIGHT JOIN {all} ON one.s = t.s AND one.s < t.n::VARCHAR || 'z' OR t.n = 2"),
+    ] {
+        let sql = format!("SELECT n, rank() OVER (ORDER BY one.s NULLS FIRST) FROM {from}");
+        assert_eq!(server.lines(&sql).await, ["1 1", "2 3", "3 1"], "{from}");
+        let sql = format!("SELECT string_agg(n::VARCHAR, ' ' ORDER BY one.s, n DESC) FROM {from}");
+        assert_eq!(server.lines(&sql).await, ["2 3 1"], "{from}");
+    }
+}
+
+#[tokio::test]
+async fn equal_rows_of_one_input_end_the_order_of_the_other() {
+    let server = server().await;
+    let built =
+        "(SELECT id, k FROM (VALUES (1, 'x'), (2, 'x'), (3, 'x')) v(id, k) ORDER BY id LIMIT 9) b";
+    let probing = "(SELECT n, k FROM (VALUES (1, 'x'), (1, 'x')) v(n, k) ORDER BY n, k NULLS FIRST LIMIT 9) p";
+    for join in ["JOIN", "RIGHT JOIN"] {
+        let sql = format!(
+            "SELECT id, sum(id) OVER (ORDER BY p.n, p.k NULLS FIRST, b.id) FROM {built} {join} {probing} ON b.k = p.k"
+        );
+        let expected = ["1 2", "1 2", "2 6", "2 6", "3 12", "3 12"];
+        assert_eq!(server.lines(&sql).await, expected, "{join}");
+    }
+}
+
+#[tokio::test]
+async fn filters_without_columns_stay_above_the_row_of_an_empty_total() {
+    let server = server().await;
+    let t = "(VALUES (1), (2)) t(n)";
+    for (sql, expected) in [
+        (
+            format!("SELECT count(*) FROM {t} HAVING (SELECT max(n) FROM {t}) > 9"),
+            vec![],
+        ),
+        (
+            format!("SELECT count(*) FROM {t} HAVING (SELECT max(n) FROM {t}) > 1"),
+            vec!["2"],
+        ),
+        (
+            format!(
+                "SELECT c FROM (SELECT count(*) AS c FROM {t}) x WHERE (SELECT max(n) FROM {t}) > 9 AND c > 0"
+            ),
+            vec![],
+        ),
+        (
+            format!(
+                "SELECT c, o FROM (SELECT count(*) AS c FROM {t}) x RIGHT JOIN (VALUES (1)) y(o) ON false"
+            ),
+            vec!["1"],
+        ),
+        (
+            format!(
+                "SELECT c, o FROM (SELECT n, count(*) AS c FROM {t} GROUP BY ROLLUP(n)) x \
+                     RIGHT JOIN (VALUES (1)) y(o) ON (SELECT max(n) FROM {t}) > 9"
+            ),
+            vec!["1"],
+        ),
+        (
+            format!("SELECT n, count(*) FROM {t} GROUP BY ROLLUP(n) HAVING n = 2"),
+            vec!["2 1"],
+        ),
+    ] {
+        assert_eq!(server.lines(&sql).await, expected, "{sql}");
     }
 }

@@ -76,7 +76,7 @@ fn classify_schema(error: &SchemaError) -> Error {
             "column {qualifier}.{name} appears twice: give one of the relations an alias"
         )),
         SchemaError::DuplicateUnqualifiedField { name } => Error::invalid(format!(
-            "column {name} appears twice: give one of the two an alias"
+            "column {name} appears twice: give one of the two an alias, or compute it in a subquery"
         )),
     }
 }
