@@ -93,7 +93,7 @@ impl FlightServer {
         calls: Calls,
         config: &ServerConfig,
     ) -> Result<Self> {
-        let sql_info = sql_info::table(&engine.options)?;
+        let sql_info = sql_info::table(&engine.options, engine.gateway().is_some())?;
         Ok(Self(Arc::new(Service {
             engine,
             sessions,
