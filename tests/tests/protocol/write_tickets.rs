@@ -44,6 +44,10 @@ async fn a_forgotten_write_is_answered_by_its_ticket() {
     let by_handle = client.info(&prepared).await.unwrap();
     let view = "CREATE TEMP VIEW once AS SELECT 1 AS x";
     let effect = client.execute(view).await.unwrap();
+    // Reasons that are too long for a ticket end early; the counts do not.
+    let wrong = "INSERT INTO scores SELECT 'x', 'soon', 1, value FROM range(500)";
+    let wrong = client.execute(wrong).await.unwrap();
+    assert!(only_ticket(&wrong).ticket.len() < 4_500);
     let query = client.execute("SELECT id FROM scores").await.unwrap();
     client.rows("SELECT 1").await;
     for _ in 0..2 {
@@ -56,6 +60,12 @@ async fn a_forgotten_write_is_answered_by_its_ticket() {
         assert_eq!(answer.lines(), ["OK"]);
     }
     assert!(kept.lines()[0].starts_with("1|2|2 rows refused"));
+    let refused = client.fetch(&only_ticket(&wrong)).await.unwrap().lines();
+    assert!(
+        refused[0].starts_with("0|500|500 rows refused"),
+        "{refused:?}"
+    );
+    assert!(refused.last().unwrap().contains(" ..."), "{refused:?}");
     assert_eq!(
         code(client.fetch(&only_ticket(&query)).await),
         Code::Aborted
