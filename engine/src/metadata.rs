@@ -19,8 +19,8 @@ use crate::engine::Engine;
 use crate::session::{Session, SessionView};
 use crate::system::{self, SYSTEM};
 
-pub use featureflight_udf::planner::names::CATALOG;
-pub(crate) use featureflight_udf::planner::names::{FEATURES, HISTORY, TEMP};
+pub use featureflight_udf::planner::names::{CATALOG, FEATURES};
+pub(crate) use featureflight_udf::planner::names::{HISTORY, TEMP};
 
 /// The schemas that are not Glue databases. A database of one of these names cannot be reached.
 pub(crate) const OWN_SCHEMAS: [&str; 5] = [FEATURES, HISTORY, TEMP, SYSTEM, INFORMATION_SCHEMA];

@@ -17,7 +17,7 @@ mod protocol {
     mod dropping;
     mod endpoints;
     mod errors;
-    mod faults;
+    pub(crate) mod faults;
     mod forgetting;
     mod fresh;
     mod fuzz;
@@ -35,5 +35,6 @@ mod protocol {
     mod statements;
     mod uploads;
     mod watching;
+    mod write_tickets;
     mod writes;
 }

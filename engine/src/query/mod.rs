@@ -97,6 +97,21 @@ impl PinnedQuery {
             .saturating_add(files.saturating_mul(BYTES_PER_FILE))
     }
 
+    /// The one row of a statement that had its effect when it was pinned, or that shows a setting.
+    pub fn answer(&self) -> Option<&RecordBatch> {
+        let types = |schema: &SchemaRef| -> Vec<_> {
+            let fields = schema.fields().iter();
+            fields.map(|field| field.data_type().clone()).collect()
+        };
+        match &self.source {
+            // Rows that leave in other types are made when they are fetched.
+            Source::Rows(row) => {
+                (row.num_rows() == 1 && types(&row.schema()) == types(&self.schema)).then_some(row)
+            }
+            Source::Plan(_) => None,
+        }
+    }
+
     /// How far it is, and the way to stop it.
     pub fn watch(&self) -> Watch {
         Watch(Arc::clone(&self.entry))

@@ -50,6 +50,8 @@ pub struct ServerConfig {
     pub max_tickets: usize,
     /// What those statements may hold together, about; large ones leave room for fewer.
     pub ticket_memory: Bytes,
+    /// A polled statement that nobody asks for during this time is given up; two seconds at least.
+    pub poll_ttl: Span,
     pub max_connections: usize,
     /// Of clients at one address: a proxy's clients are all at one.
     pub max_connections_per_address: usize,
@@ -82,6 +84,7 @@ impl Default for ServerConfig {
             ticket_ttl: Span::from_secs(15 * 60),
             max_tickets: 1_000,
             ticket_memory: Bytes(256 << 20),
+            poll_ttl: Span::from_secs(60),
             max_connections: 512,
             max_connections_per_address: 384,
             max_streams: 64,

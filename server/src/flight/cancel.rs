@@ -18,7 +18,9 @@ const LOOK_AGAIN: Duration = Duration::from_millis(10);
 pub(super) async fn cancel(service: &Service, info: &FlightInfo) -> Result<CancelStatus> {
     let ticket = info.endpoint.iter().find_map(|one| one.ticket.as_ref());
     if let Some(ticket) = ticket {
-        let executed = service.statements.find(&service.signer, ticket)?;
+        let Some(executed) = service.statements.find(&service.signer, ticket)? else {
+            return Ok(CancelStatus::NotCancellable);
+        };
         drop(executed.take());
         return Ok(stop(&executed.query.watch()).await);
     }

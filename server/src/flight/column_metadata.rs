@@ -97,34 +97,38 @@ pub(super) fn sql_type(data_type: &DataType) -> SqlType {
 
 /// `schema` with the keys on every field. What a field says already stays;
 /// a description becomes the remarks.
+///
+/// Columns of a result can only be read, whatever they come from.
 pub(super) fn describe(schema: &Schema) -> SchemaRef {
-    described(schema, None)
+    described(schema, &[])
 }
 
-/// The same for the columns of a relation.
+/// The same for the columns of a relation, which `writable` ones name in an `INSERT`.
 pub(super) fn describe_table(
     schema: &Schema,
     catalog: &str,
     db_schema: &str,
     table: &str,
+    writable: bool,
 ) -> SchemaRef {
     described(
         schema,
-        Some([
+        &[
             (CATALOG_NAME, catalog),
             (SCHEMA_NAME, db_schema),
             (TABLE_NAME, table),
-        ]),
+            (IS_READ_ONLY, flag(!writable)),
+        ],
     )
 }
 
-fn described(schema: &Schema, origin: Option<[(&str, &str); 3]>) -> SchemaRef {
+fn described(schema: &Schema, origin: &[(&str, &str)]) -> SchemaRef {
     let fields: Vec<Field> = schema
         .fields()
         .iter()
         .map(|field| {
             let mut metadata = keys(field.data_type());
-            for (key, value) in origin.iter().flatten() {
+            for (key, value) in origin {
                 metadata.insert((*key).to_owned(), (*value).to_owned());
             }
             for (key, value) in field.metadata() {
@@ -136,8 +140,11 @@ fn described(schema: &Schema, origin: Option<[(&str, &str); 3]>) -> SchemaRef {
     Arc::new(Schema::new(fields).with_metadata(schema.metadata().clone()))
 }
 
+fn flag(set: bool) -> &'static str {
+    if set { "1" } else { "0" }
+}
+
 fn keys(data_type: &DataType) -> HashMap<String, String> {
-    let flag = |set: bool| if set { "1" } else { "0" }.to_owned();
     let SqlType {
         name,
         xdbc: _,
@@ -146,13 +153,13 @@ fn keys(data_type: &DataType) -> HashMap<String, String> {
     } = sql_type(data_type);
     let mut keys = HashMap::from([
         (TYPE_NAME.to_owned(), name.to_owned()),
-        (IS_AUTO_INCREMENT.to_owned(), flag(false)),
+        (IS_AUTO_INCREMENT.to_owned(), flag(false).to_owned()),
         (
             IS_CASE_SENSITIVE.to_owned(),
-            flag(case_sensitive(data_type)),
+            flag(case_sensitive(data_type)).to_owned(),
         ),
-        (IS_READ_ONLY.to_owned(), flag(true)),
-        (IS_SEARCHABLE.to_owned(), flag(true)),
+        (IS_READ_ONLY.to_owned(), flag(true).to_owned()),
+        (IS_SEARCHABLE.to_owned(), flag(true).to_owned()),
     ]);
     for (key, value) in [(PRECISION, precision), (SCALE, scale)] {
         if let Some(value) = value {

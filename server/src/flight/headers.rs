@@ -14,7 +14,7 @@ use tonic::metadata::{KeyRef, MetadataMap};
 const OURS: &str = "featureflight-";
 
 /// The one that is no setting.
-const IDEMPOTENCY_KEY: &str = "featureflight-idempotency-key";
+pub(super) const IDEMPOTENCY_KEY: &str = "featureflight-idempotency-key";
 
 /// See the module.
 #[derive(Debug, Default, PartialEq, Eq)]

@@ -93,7 +93,7 @@ impl FlightServer {
         calls: Calls,
         config: &ServerConfig,
     ) -> Result<Self> {
-        let sql_info = sql_info::table(&engine.options)?;
+        let sql_info = sql_info::table(&engine.options, engine.gateway().is_some())?;
         Ok(Self(Arc::new(Service {
             engine,
             sessions,
@@ -107,7 +107,7 @@ impl FlightServer {
             bindings: handle::Bindings::new(MAX_BINDING_BYTES, BINDING_TTL),
             sql_info,
             type_info: xdbc_type_info::table()?,
-            polls: poll::Polls::new(config.max_tickets),
+            polls: poll::Polls::new(config.max_tickets, config.poll_ttl.0),
             stall_timeout: config.stall_timeout.0,
             given_up: Arc::default(),
             keep_alive: config.keep_alive.0,

@@ -29,17 +29,18 @@ use crate::task::AbortOnDrop;
 
 /// A poll answers after this time even when nothing is ready.
 const ANSWER_AFTER: Duration = Duration::from_secs(1);
-/// A statement that is not asked about for this time is given up, or its answer forgotten.
-const GIVE_UP_AFTER: Duration = Duration::from_secs(60);
-/// Rows that are ready wait this long to be fetched before they are let go and computed again.
-const KEEP_BEGUN: Duration = Duration::from_secs(60);
 
 const HANDLE_BYTES: usize = 16;
 type Handle = [u8; HANDLE_BYTES];
 
 /// The statements that are polled for.
 #[derive(Debug)]
-pub(super) struct Polls(Arc<Known>);
+pub(super) struct Polls {
+    known: Arc<Known>,
+    /// A statement that is not asked about for this time is given up, or its answer forgotten.
+    /// Rows that are ready wait as long to be fetched before they are let go and computed again.
+    patience: Duration,
+}
 
 type Known = Mutex<Bounded<Handle, Arc<Polled>>>;
 
@@ -65,21 +66,28 @@ enum Stage {
 }
 
 impl Polls {
-    pub(super) fn new(capacity: usize) -> Self {
-        Self(Arc::new(Mutex::new(Bounded::new(
-            capacity,
-            Duration::from_hours(24),
-        ))))
+    /// At most `capacity` statements, each given up when nobody asks for it during `patience`.
+    pub(super) fn new(capacity: usize, patience: Duration) -> Self {
+        let known = Bounded::new(capacity, Duration::from_hours(24));
+        Self {
+            known: Arc::new(Mutex::new(known)),
+            // A poll that waits for its answer is asking.
+            patience: patience.max(ANSWER_AFTER * 2),
+        }
     }
 
     fn find(&self, handle: &Handle) -> Result<Arc<Polled>> {
-        self.0.lock().get(handle).map(Arc::clone).ok_or_else(gone)
+        self.known
+            .lock()
+            .get(handle)
+            .map(Arc::clone)
+            .ok_or_else(gone)
     }
 
     /// Gives up what a session polls for, which ends.
     pub(super) fn close(&self, session: &Arc<Session>) {
         let of_session = |polled: &Arc<Polled>| Arc::ptr_eq(&polled.session, session);
-        let closed = self.0.lock().take(of_session);
+        let closed = self.known.lock().take(of_session);
         for polled in closed {
             polled.watch.cancel();
         }
@@ -113,13 +121,10 @@ pub(super) async fn begin(
     background.deadline = None;
     let engine = Arc::clone(&service.engine);
     let (watch, pinned) = engine.begin(background, &sql, parameters);
-    let work = compute(engine, pinned, sender);
-    let work = until_forgotten(
-        work,
-        Arc::clone(&asked),
-        Arc::downgrade(&service.polls.0),
-        handle,
-    );
+    let Polls { known, patience } = &service.polls;
+    let work = compute(engine, pinned, sender, *patience);
+    let forgotten = forgotten(Arc::clone(&asked), *patience);
+    let work = until_forgotten(work, forgotten, Arc::downgrade(known), handle);
     let polled = Arc::new(Polled {
         session: Arc::clone(&caller.session),
         descriptor,
@@ -129,7 +134,6 @@ pub(super) async fn begin(
         answered: Mutex::default(),
         _work: AbortOnDrop(tokio::spawn(work.in_current_span())),
     });
-    let known = &service.polls.0;
     known.lock().insert(handle, Arc::clone(&polled), 1);
     answer(service, caller, handle, &polled).await
 }
@@ -161,6 +165,7 @@ async fn compute(
     engine: Arc<Engine>,
     pinned: impl Future<Output = Result<Arc<PinnedQuery>>>,
     stage: watch::Sender<Stage>,
+    patience: Duration,
 ) {
     let outcome = async {
         let query = pinned.await?;
@@ -169,7 +174,7 @@ async fn compute(
         if query.slices == 1 {
             let mut run = engine.run(&query).await?;
             run.begun().await?;
-            executed.begun(run, KEEP_BEGUN);
+            executed.begun(run, patience);
         }
         Ok(executed)
     };
@@ -182,13 +187,14 @@ async fn compute(
 /// Does the work, and keeps what came of it, for as long as somebody asks.
 async fn until_forgotten(
     work: impl Future<Output = ()>,
-    asked: Arc<Mutex<Instant>>,
+    forgotten: impl Future<Output = ()>,
     known: Weak<Known>,
     handle: Handle,
 ) {
+    let mut forgotten = std::pin::pin!(forgotten);
     tokio::select! {
-        () = work => forgotten(&asked).await,
-        () = forgotten(&asked) => {
+        () = work => forgotten.await,
+        () = &mut forgotten => {
             tracing::info!("a polled statement was given up: nobody asks for it");
         }
     }
@@ -198,9 +204,9 @@ async fn until_forgotten(
     }
 }
 
-async fn forgotten(asked: &Mutex<Instant>) {
+async fn forgotten(asked: Arc<Mutex<Instant>>, patience: Duration) {
     loop {
-        let until = *asked.lock() + GIVE_UP_AFTER;
+        let until = *asked.lock() + patience;
         if until <= Instant::now() {
             return;
         }
@@ -267,7 +273,9 @@ fn under_way(
         info: Some(info),
         flight_descriptor: Some(descriptor),
         progress: status.progress,
-        expiration_time: Some(encode::timestamp(SystemTime::now() + GIVE_UP_AFTER)),
+        expiration_time: Some(encode::timestamp(
+            SystemTime::now() + service.polls.patience,
+        )),
     })
 }
 
@@ -300,7 +308,7 @@ fn open(signer: &Signer, poll: &TicketStatementQuery) -> Result<Handle> {
 fn gone() -> Error {
     Error::new(
         Kind::Aborted,
-        "this statement is no longer polled for: nobody asked for a minute, and it was given up if it \
+        "this statement is no longer polled for: nobody asked for too long, and it was given up if it \
          had not ended; run it again, a write under its idempotency key",
     )
 }

@@ -44,27 +44,27 @@ pub(super) fn batch(service: &Service, command: CommandGetSqlInfo) -> Result<Rec
         .map_err(|error| Error::internal(format!("GetSqlInfo: {error}")))
 }
 
-/// The table, made once.
+/// The table, made once. `writes` says whether feature groups can be written and defined.
 ///
 /// # Errors
 /// `Internal` when arrow-flight cannot build it.
-pub(super) fn table(options: &EngineOptions) -> Result<SqlInfoData> {
+pub(super) fn table(options: &EngineOptions, writes: bool) -> Result<SqlInfoData> {
     let mut table = SqlInfoDataBuilder::new();
-    server(&mut table);
-    dialect(&mut table);
-    support(&mut table);
+    server(&mut table, writes);
+    dialect(&mut table, writes);
+    support(&mut table, writes);
     limits(&mut table, options);
     table
         .build()
         .map_err(|error| Error::internal(format!("SqlInfo: {error}")))
 }
 
-fn server(table: &mut SqlInfoDataBuilder) {
+fn server(table: &mut SqlInfoDataBuilder, writes: bool) {
     use SqlInfo as I;
     table.append(I::FlightSqlServerName, "FeatureFlight");
     table.append(I::FlightSqlServerVersion, env!("CARGO_PKG_VERSION"));
     table.append(I::FlightSqlServerArrowVersion, arrow::ARROW_VERSION);
-    table.append(I::FlightSqlServerReadOnly, true);
+    table.append(I::FlightSqlServerReadOnly, !writes);
     table.append(I::FlightSqlServerSql, true);
     table.append(I::FlightSqlServerSubstrait, false);
     table.append(I::FlightSqlServerSubstraitMinVersion, "");
@@ -74,7 +74,7 @@ fn server(table: &mut SqlInfoDataBuilder) {
         SqlSupportedTransaction::None as i32,
     );
     table.append(I::FlightSqlServerCancel, true);
-    // Into temporary tables.
+    // Into temporary tables at least.
     table.append(I::FlightSqlServerBulkIngestion, true);
     table.append(I::FlightSqlServerIngestTransactionsSupported, false);
     // Handles of prepared statements do not expire.
@@ -82,11 +82,11 @@ fn server(table: &mut SqlInfoDataBuilder) {
     table.append(I::FlightSqlServerTransactionTimeout, 0);
 }
 
-fn dialect(table: &mut SqlInfoDataBuilder) {
+fn dialect(table: &mut SqlInfoDataBuilder, writes: bool) {
     use SqlInfo as I;
     table.append(I::SqlDdlCatalog, false);
     table.append(I::SqlDdlSchema, false);
-    table.append(I::SqlDdlTable, false);
+    table.append(I::SqlDdlTable, writes);
     table.append(
         I::SqlIdentifierCase,
         SqlSupportedCaseSensitivity::SqlCaseSensitivityCaseInsensitive as i32,
@@ -132,7 +132,7 @@ fn dialect(table: &mut SqlInfoDataBuilder) {
     table.append(I::SqlCatalogAtStart, true);
 }
 
-fn support(table: &mut SqlInfoDataBuilder) {
+fn support(table: &mut SqlInfoDataBuilder, writes: bool) {
     use SqlInfo as I;
     use SqlSupportedSubqueries as S;
     table.append(I::SqlSupportsColumnAliasing, true);
@@ -159,7 +159,7 @@ fn support(table: &mut SqlInfoDataBuilder) {
             SupportedSqlGrammar::SqlCoreGrammar as i32,
         ]),
     );
-    // Entry level asks for writes.
+    // Entry level asks for UPDATE and transactions.
     table.append(I::SqlAnsi92SupportedLevel, NONE);
     table.append(I::SqlSupportsIntegrityEnhancementFacility, false);
     table.append(
@@ -190,6 +190,8 @@ fn support(table: &mut SqlInfoDataBuilder) {
             SqlSupportedUnions::SqlUnionAll as i32,
         ]),
     );
+    // Rows of parameters of an INSERT are one write.
+    table.append(I::SqlBatchUpdatesSupported, writes);
     transactions(table);
 }
 
@@ -226,7 +228,6 @@ fn transactions(table: &mut SqlInfoDataBuilder) {
         I::SqlSupportedConcurrenciesForResultSetScrollInsensitive,
         NONE,
     );
-    table.append(I::SqlBatchUpdatesSupported, false);
     table.append(I::SqlSavepointsSupported, false);
     table.append(I::SqlNamedParametersSupported, false);
     table.append(I::SqlLocatorsUpdateCopy, false);

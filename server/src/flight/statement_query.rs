@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow_flight::sql::{CommandStatementQuery, TicketStatementQuery};
 use arrow_flight::{FlightDescriptor, FlightEndpoint, FlightInfo};
@@ -16,7 +17,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::encode::{self, Messages};
-use super::ticket::{Executed, Issued};
+use super::ticket::{Executed, Issued, Redeemed};
 use super::{Service, column_metadata, keep_alive, outgoing};
 
 pub(super) async fn get_flight_info(
@@ -90,8 +91,10 @@ pub(super) fn do_get(
     caller: &Caller,
     ticket: &TicketStatementQuery,
 ) -> Result<Rows> {
-    let redeemed = service.statements.redeem(&service.signer, ticket)?;
-    let (executed, slice) = (redeemed.executed, redeemed.slice);
+    let (executed, slice) = match service.statements.redeem(&service.signer, ticket)? {
+        Redeemed::Pinned(executed, slice) => (executed, slice),
+        Redeemed::Answer(answer) => return answered(&answer),
+    };
     let query = Arc::clone(&executed.query);
     let schema = column_metadata::describe(&query.schema);
     let started: Arc<OnceLock<Arc<RunStats>>> = Arc::default();
@@ -132,6 +135,17 @@ pub(super) fn do_get(
                 .map(|stats| SoFar::of(&query, stats).trailers());
             said.unwrap_or_default()
         }),
+    })
+}
+
+/// The answer a ticket holds, when there are no figures of it any more.
+fn answered(answer: &RecordBatch) -> Result<Rows> {
+    let schema = column_metadata::describe(&answer.schema());
+    let answer = RecordBatch::try_new(schema, answer.columns().to_vec())
+        .map_err(|error| Error::internal(format!("a ticket's answer: {error}")))?;
+    Ok(Rows {
+        messages: encode::single(answer)?,
+        said_at_end: Box::new(Vec::new),
     })
 }
 

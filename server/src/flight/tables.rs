@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow_flight::sql::CommandGetTables;
 use featureflight_catalog::{Error, Result};
 use featureflight_engine::Caller;
-use featureflight_engine::metadata::{CATALOG, TableInfo};
+use featureflight_engine::metadata::{CATALOG, FEATURES, TableInfo};
 
 use super::encode::{self, Messages};
 use super::{Service, catalogs, column_metadata, pattern};
@@ -51,15 +51,22 @@ pub(super) async fn messages(
     }
     let announced = schema(&command);
     let of = SchemaRef::clone(&announced);
+    let writes = service.engine.gateway().is_some();
     let mut left = tables.into_iter();
     let batches = std::iter::from_fn(move || {
         let some: Vec<_> = left.by_ref().take(TABLES_AT_ONCE).collect();
-        (!some.is_empty()).then(|| batch(&some, &of, command.include_schema))
+        (!some.is_empty()).then(|| batch(&some, &of, command.include_schema, writes))
     });
     encode::messages(announced, futures::stream::iter(batches))
 }
 
-fn batch(tables: &[TableInfo], schema: &SchemaRef, include_schema: bool) -> Result<RecordBatch> {
+/// `writes` says whether feature groups can be written.
+fn batch(
+    tables: &[TableInfo],
+    schema: &SchemaRef,
+    include_schema: bool,
+    writes: bool,
+) -> Result<RecordBatch> {
     let text = |value: fn(&TableInfo) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(tables.iter().map(value)))
     };
@@ -72,7 +79,7 @@ fn batch(tables: &[TableInfo], schema: &SchemaRef, include_schema: bool) -> Resu
     if include_schema {
         let schemas = tables
             .iter()
-            .map(relation_schema)
+            .map(|table| relation_schema(table, writes))
             .collect::<Result<Vec<_>>>()?;
         columns.push(Arc::new(BinaryArray::from_iter_values(schemas)));
     }
@@ -80,9 +87,11 @@ fn batch(tables: &[TableInfo], schema: &SchemaRef, include_schema: bool) -> Resu
         .map_err(|error| Error::internal(format!("GetTables: {error}")))
 }
 
-fn relation_schema(table: &TableInfo) -> Result<prost::bytes::Bytes> {
-    let columns =
-        column_metadata::describe_table(&table.columns, CATALOG, &table.schema, &table.name);
+fn relation_schema(table: &TableInfo, writes: bool) -> Result<prost::bytes::Bytes> {
+    let TableInfo { schema, name, .. } = table;
+    // What is written to a group is written here; `history` and the rest are views of it.
+    let writable = writes && table.kind == "TABLE" && schema == FEATURES;
+    let columns = column_metadata::describe_table(&table.columns, CATALOG, schema, name, writable);
     let mut columns = Schema::clone(&columns);
     if let Some(remarks) = &table.remarks {
         columns.metadata.insert(

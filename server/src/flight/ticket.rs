@@ -2,15 +2,20 @@
 //! pinned statement it names stays in this server's memory; once it is gone the answer is "run it
 //! again", never newer data.
 //!
+//! The ticket of a statement with an effect holds its answer too, since "run it again" would have
+//! the effect again.
+//!
 //! Whoever holds a ticket may fetch it, from any connection: that is how clients hand partitions of
 //! a result to other processes.
 
+mod sealed;
 #[cfg(test)]
 mod tests;
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use arrow::array::RecordBatch;
 use arrow_flight::Ticket;
 use arrow_flight::sql::{Any, ProstMessageExt, TicketStatementQuery};
 use featureflight_catalog::{Error, Kind, Result};
@@ -19,7 +24,9 @@ use parking_lot::Mutex;
 use prost::Message;
 use rand::RngCore;
 
+use self::sealed::{Part, Sealed};
 use super::bounded::Bounded;
+use super::headers::IDEMPOTENCY_KEY;
 use crate::signing::{Purpose, Refused, Signer};
 
 const HANDLE_BYTES: usize = 16;
@@ -65,11 +72,13 @@ impl Executed {
     }
 }
 
-/// What a ticket names: a statement, and one slice of its result or the whole.
+/// What a ticket names.
 #[derive(Debug)]
-pub(super) struct Redeemed {
-    pub(super) executed: Arc<Executed>,
-    pub(super) slice: Option<usize>,
+pub(super) enum Redeemed {
+    /// A statement, and one slice of its result or the whole.
+    Pinned(Arc<Executed>, Option<usize>),
+    /// What a statement with an effect answered, which is forgotten but for its ticket.
+    Answer(RecordBatch),
 }
 
 /// An endpoint's ticket and how long it can be fetched.
@@ -94,25 +103,31 @@ impl Statements {
     pub(super) fn issue(&self, signer: &Signer, executed: Arc<Executed>) -> Vec<Issued> {
         let mut handle = [0; HANDLE_BYTES];
         rand::rng().fill_bytes(&mut handle);
-        let slices = executed.query.slices;
+        let parts = match executed.query.slices {
+            0 | 1 => vec![executed.query.answer().map_or(Part::Whole, Part::answer)],
+            slices => (0..slices).map(Part::Slice).collect(),
+        };
         let weight = self.weight(&executed);
         self.pinned.lock().insert(handle, executed, weight);
-        match slices {
-            0 | 1 => vec![self.issue_one(signer, handle, None)],
-            slices => (0..slices)
-                .map(|slice| self.issue_one(signer, handle, Some(slice)))
-                .collect(),
-        }
+        let issued = parts.into_iter();
+        issued
+            .map(|part| self.issue_one(signer, handle, part))
+            .collect()
     }
 
     fn weight(&self, executed: &Executed) -> usize {
         executed.query.held_bytes().max(self.least)
     }
 
-    fn issue_one(&self, signer: &Signer, handle: Handle, slice: Option<usize>) -> Issued {
+    fn issue_one(&self, signer: &Signer, handle: Handle, part: Part) -> Issued {
         let expires = SystemTime::now() + self.ttl;
+        let sealed = Sealed {
+            handle,
+            expiry: unix_seconds(expires),
+            part,
+        };
         Issued {
-            ticket: encode(signer, handle, unix_seconds(expires), slice),
+            ticket: seal(signer, &sealed),
             expires,
         }
     }
@@ -127,25 +142,34 @@ impl Statements {
         signer: &Signer,
         ticket: &TicketStatementQuery,
     ) -> Result<Redeemed> {
-        let (handle, slice) = open(signer, ticket)?;
+        let Sealed { handle, part, .. } = open(signer, ticket)?;
         let mut pinned = self.pinned.lock();
-        let executed = pinned.get(&handle).map(Arc::clone).ok_or_else(|| {
-            gone("too many statements were executed since, or it could be fetched only once")
-        })?;
+        let Some(executed) = pinned.get(&handle).map(Arc::clone) else {
+            return match part {
+                Part::Answer(answer) => Ok(Redeemed::Answer(answer)),
+                Part::Whole | Part::Slice(_) => Err(gone(
+                    "too many statements were executed since, or it could be fetched only once",
+                )),
+            };
+        };
+        let slice = part.slice();
         if !executed.query.repeatable && slice.is_none() {
             pinned.remove(&handle);
         }
-        Ok(Redeemed { executed, slice })
+        Ok(Redeemed::Pinned(executed, slice))
     }
 
-    /// The statement a ticket names, left where it is.
+    /// The statement a ticket names, left where it is. None when all there is of it is an answer.
     ///
     /// # Errors
     /// As [`Statements::redeem`].
-    pub(super) fn find(&self, signer: &Signer, ticket: &Ticket) -> Result<Arc<Executed>> {
-        let (handle, _) = open(signer, &statement_ticket(ticket)?)?;
-        let mut pinned = self.pinned.lock();
-        pinned.get(&handle).map(Arc::clone).ok_or_else(forgotten)
+    pub(super) fn find(&self, signer: &Signer, ticket: &Ticket) -> Result<Option<Arc<Executed>>> {
+        let Sealed { handle, part, .. } = open(signer, &statement_ticket(ticket)?)?;
+        let found = self.pinned.lock().get(&handle).map(Arc::clone);
+        match (found, part) {
+            (None, Part::Whole | Part::Slice(_)) => Err(forgotten()),
+            (found, _) => Ok(found),
+        }
     }
 
     /// A ticket for the same rows that can be fetched for as long as a new one.
@@ -153,9 +177,14 @@ impl Statements {
     /// # Errors
     /// As [`Statements::redeem`]; `FailedPrecondition` for one that is good only once.
     pub(super) fn renew(&self, signer: &Signer, ticket: &Ticket) -> Result<Issued> {
-        let (handle, slice) = open(signer, &statement_ticket(ticket)?)?;
+        let Sealed { handle, part, .. } = open(signer, &statement_ticket(ticket)?)?;
         let mut pinned = self.pinned.lock();
-        let executed = pinned.get(&handle).map(Arc::clone).ok_or_else(forgotten)?;
+        let Some(executed) = pinned.get(&handle).map(Arc::clone) else {
+            return match part {
+                Part::Answer(_) => Ok(self.issue_one(signer, handle, part)),
+                Part::Whole | Part::Slice(_) => Err(forgotten()),
+            };
+        };
         if !executed.query.repeatable {
             return Err(Error::precondition(
                 "this statement may give other rows when it is read again, so its ticket cannot be \
@@ -164,7 +193,7 @@ impl Statements {
         }
         let weight = self.weight(&executed);
         pinned.insert(handle, executed, weight);
-        Ok(self.issue_one(signer, handle, slice))
+        Ok(self.issue_one(signer, handle, part))
     }
 }
 
@@ -175,18 +204,21 @@ pub(super) fn statement_ticket(ticket: &Ticket) -> Result<TicketStatementQuery> 
     any.unpack().map_err(|_| damaged())?.ok_or_else(damaged)
 }
 
-fn open(signer: &Signer, ticket: &TicketStatementQuery) -> Result<(Handle, Option<usize>)> {
+fn open(signer: &Signer, ticket: &TicketStatementQuery) -> Result<Sealed> {
     let payload = signer
         .open(Purpose::Ticket, &ticket.statement_handle)
         .map_err(|why| match why {
-            Refused::Foreign => gone("another server, or this one before a restart, made it"),
+            Refused::Foreign => foreign(),
             Refused::Damaged => damaged(),
         })?;
-    let (handle, expiry, slice) = decode(payload).ok_or_else(damaged)?;
-    if expiry < unix_seconds(SystemTime::now()) {
-        return Err(gone("it has expired"));
+    let sealed = Sealed::decode(payload).ok_or_else(damaged)?;
+    if sealed.expiry >= unix_seconds(SystemTime::now()) {
+        return Ok(sealed);
     }
-    Ok((handle, slice))
+    Err(match sealed.part {
+        Part::Answer(_) => answered(),
+        Part::Whole | Part::Slice(_) => gone("it has expired"),
+    })
 }
 
 fn unix_seconds(time: SystemTime) -> u64 {
@@ -194,32 +226,13 @@ fn unix_seconds(time: SystemTime) -> u64 {
         .map_or(0, |since| since.as_secs())
 }
 
-fn encode(signer: &Signer, handle: Handle, expiry: u64, slice: Option<usize>) -> Ticket {
-    let mut payload = handle.to_vec();
-    payload.extend_from_slice(&expiry.to_be_bytes());
-    if let Some(slice) = slice {
-        payload.extend_from_slice(&(slice as u32).to_be_bytes());
-    }
-    let statement_handle = signer.seal(Purpose::Ticket, &payload).into();
+fn seal(signer: &Signer, sealed: &Sealed) -> Ticket {
+    let statement_handle = signer.seal(Purpose::Ticket, &sealed.encode()).into();
     Ticket::new(
         TicketStatementQuery { statement_handle }
             .as_any()
             .encode_to_vec(),
     )
-}
-
-fn decode(payload: &[u8]) -> Option<(Handle, u64, Option<usize>)> {
-    let (handle, rest) = payload.split_at_checked(HANDLE_BYTES)?;
-    let (expiry, slice) = rest.split_at_checked(size_of::<u64>())?;
-    let slice = match slice {
-        [] => None,
-        slice => Some(u32::from_be_bytes(slice.try_into().ok()?) as usize),
-    };
-    Some((
-        handle.try_into().ok()?,
-        u64::from_be_bytes(expiry.try_into().ok()?),
-        slice,
-    ))
 }
 
 fn forgotten() -> Error {
@@ -230,11 +243,34 @@ fn damaged() -> Error {
     Error::invalid("this ticket was not made by this server, or was changed on its way")
 }
 
+/// Of a ticket that is no write's.
 fn gone(why: &str) -> Error {
     Error::new(
         Kind::Aborted,
         format!(
             "this ticket's result can no longer be reproduced ({why}); run the statement again"
+        ),
+    )
+}
+
+/// Nobody here knows whether it was a write's.
+fn foreign() -> Error {
+    Error::new(
+        Kind::Aborted,
+        format!(
+            "this ticket's result can no longer be reproduced (another server, or this one before a \
+             restart, made it); run a query again, but a write, which was done when the ticket was \
+             made, only under the {IDEMPOTENCY_KEY} it had"
+        ),
+    )
+}
+
+fn answered() -> Error {
+    Error::new(
+        Kind::Aborted,
+        format!(
+            "this ticket has expired; what its statement did was done when the ticket was made, and a \
+             write is done twice when it is sent again without the {IDEMPOTENCY_KEY} it had"
         ),
     )
 }

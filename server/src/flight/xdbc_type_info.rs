@@ -1,7 +1,9 @@
-//! `CommandGetXdbcTypeInfo`: the SQL types that columns can have.
+//! `CommandGetXdbcTypeInfo`: the SQL types that columns of results can have.
+
+use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, TimeUnit};
+use arrow::datatypes::{DataType, Field, Fields, IntervalUnit, TimeUnit};
 use arrow_flight::sql::metadata::{XdbcTypeInfo, XdbcTypeInfoData, XdbcTypeInfoDataBuilder};
 use arrow_flight::sql::{
     CommandGetXdbcTypeInfo, Nullable, Searchable, XdbcDataType, XdbcDatetimeSubcode,
@@ -24,12 +26,14 @@ pub(super) fn batch(service: &Service, command: &CommandGetXdbcTypeInfo) -> Resu
 /// `Internal` when arrow-flight cannot build it.
 pub(super) fn table() -> Result<XdbcTypeInfoData> {
     let mut table = XdbcTypeInfoDataBuilder::new();
+    let item = Arc::new(Field::new("item", DataType::Int64, true));
     for data_type in [
         DataType::Boolean,
         DataType::Int8,
         DataType::Int16,
         DataType::Int32,
         DataType::Int64,
+        DataType::UInt64,
         DataType::Float32,
         DataType::Float64,
         DataType::Decimal128(38, 38),
@@ -38,6 +42,11 @@ pub(super) fn table() -> Result<XdbcTypeInfoData> {
         DataType::Date32,
         DataType::Time64(TimeUnit::Microsecond),
         DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+        DataType::Interval(IntervalUnit::MonthDayNano),
+        // XDBC has no codes for these.
+        DataType::List(Arc::clone(&item)),
+        DataType::Struct(Fields::empty()),
+        DataType::Map(item, false),
     ] {
         table.append(row(&data_type));
     }
@@ -80,7 +89,9 @@ fn row(data_type: &DataType) -> XdbcTypeInfo {
         nullable: Nullable::NullabilityNullable,
         case_sensitive: case_sensitive(data_type),
         searchable: Searchable::Full,
-        unsigned_attribute: data_type.is_numeric().then_some(false),
+        unsigned_attribute: data_type
+            .is_numeric()
+            .then(|| data_type.is_unsigned_integer()),
         fixed_prec_scale: false,
         auto_increment: data_type.is_numeric().then_some(false),
         local_type_name: Some(sql.name.into()),

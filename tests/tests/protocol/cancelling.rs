@@ -38,7 +38,10 @@ impl Client {
         Ok(result.result)
     }
 
-    async fn renew(&mut self, endpoint: &FlightEndpoint) -> Result<FlightEndpoint, Status> {
+    pub(crate) async fn renew(
+        &mut self,
+        endpoint: &FlightEndpoint,
+    ) -> Result<FlightEndpoint, Status> {
         let request = RenewFlightEndpointRequest {
             endpoint: Some(endpoint.clone()),
         };
@@ -180,6 +183,19 @@ async fn a_ticket_lives_longer_when_it_is_renewed() {
         .unwrap();
     tokio::time::sleep(second * 5 / 2).await;
     assert_eq!(code(client.renew(&renewed).await), Code::Aborted);
+
+    let mut slices = client.with_header("featureflight-endpoints", "4");
+    let sql = "SELECT id FROM history.examples UNION ALL SELECT id FROM history.examples";
+    let info = slices.execute(sql).await.unwrap();
+    let mut apart = Vec::new();
+    for endpoint in &info.endpoint {
+        let part = client.fetch(endpoint.ticket.as_ref().unwrap()).await;
+        let renewed = client.renew(endpoint).await.unwrap().ticket.unwrap();
+        let again = client.fetch(&renewed).await.unwrap().lines();
+        assert_eq!(again, part.unwrap().lines(), "the same slice");
+        apart.extend(again);
+    }
+    assert!(info.endpoint.len() > 1 && apart.len() == 18);
 
     let once = client.execute("SELECT random()").await.unwrap().endpoint[0].clone();
     assert_eq!(once.expiration_time, None, "good once");

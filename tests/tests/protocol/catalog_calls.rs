@@ -7,10 +7,11 @@ use arrow::util::display::array_value_to_string;
 use arrow_flight::sql::{
     CommandGetCatalogs, CommandGetCrossReference, CommandGetDbSchemas, CommandGetExportedKeys,
     CommandGetImportedKeys, CommandGetPrimaryKeys, CommandGetSqlInfo, CommandGetTableTypes,
-    CommandGetTables, CommandGetXdbcTypeInfo, ProstMessageExt,
+    CommandGetTables, CommandGetXdbcTypeInfo, ProstMessageExt, SqlInfo,
 };
 
 use super::client::{Client, Server};
+use super::writes::writer;
 
 /// Nullable where the name ends with `?`, as `name: type`.
 fn shape(schema: &Schema) -> Vec<String> {
@@ -93,6 +94,30 @@ async fn schemas_are_those_of_the_protocol() {
     assert_eq!(
         told(client, &CommandGetSqlInfo::default()).await,
         ["info_name: uint32", "value: union"]
+    );
+    assert_eq!(
+        told(client, &CommandGetXdbcTypeInfo::default()).await,
+        [
+            "type_name: utf8",
+            "data_type: int32",
+            "column_size?: int32",
+            "literal_prefix?: utf8",
+            "literal_suffix?: utf8",
+            "create_params?: list<Utf8>",
+            "nullable: int32",
+            "case_sensitive: bool",
+            "searchable: int32",
+            "unsigned_attribute?: bool",
+            "fixed_prec_scale: bool",
+            "auto_increment?: bool",
+            "local_type_name?: utf8",
+            "minimum_scale?: int32",
+            "maximum_scale?: int32",
+            "sql_data_type: int32",
+            "datetime_subcode?: int32",
+            "num_prec_radix?: int32",
+            "interval_precision?: int32"
+        ]
     );
 }
 
@@ -318,6 +343,55 @@ async fn sql_info_answers_what_is_asked() {
     assert_eq!(all.rows(), 12 + 2 + 77);
 }
 
+/// What a tool may offer follows from this: forms that write, `CREATE TABLE`, batches of rows.
+#[tokio::test]
+async fn what_is_said_of_writes_is_true() {
+    for writes in [false, true] {
+        let server = if writes {
+            writer().await
+        } else {
+            Server::start().await
+        };
+        let client = &mut server.connect().await;
+        let codes = [
+            (SqlInfo::FlightSqlServerReadOnly, !writes),
+            (SqlInfo::SqlDdlTable, writes),
+            (SqlInfo::SqlBatchUpdatesSupported, writes),
+        ];
+        for (code, expected) in codes {
+            let info = vec![code as u32];
+            let answer = client.ask(&CommandGetSqlInfo { info }).await.unwrap();
+            let said = array_value_to_string(answer.batches[0].column(1), 0).unwrap();
+            assert!(
+                said.ends_with(&format!("={expected}}}")),
+                "{code:?}: {said}"
+            );
+        }
+        let create = "CREATE TABLE visitors (id BIGINT, at TIMESTAMP, PRIMARY KEY (id)) \
+                      WITH (event_time = 'at')";
+        let created = client.update(create).await;
+        assert_eq!(created.is_ok(), writes, "{created:?}");
+        let everything = CommandGetTables {
+            include_schema: true,
+            ..Default::default()
+        };
+        let answer = client.ask(&everything).await.unwrap();
+        let (schemas, kinds) = (text(&answer.batches, 1), text(&answer.batches, 3));
+        let columns = answer.batches[0].column(4);
+        let columns = columns.as_any().downcast_ref::<BinaryArray>().unwrap();
+        for (row, columns) in columns.iter().enumerate() {
+            let columns = try_schema_from_ipc_buffer(columns.unwrap()).unwrap();
+            let writable = writes && schemas[row] == "features" && kinds[row] == "TABLE";
+            for field in columns.fields() {
+                let said = &field.metadata()["ARROW:FLIGHT:SQL:IS_READ_ONLY"];
+                let wanted = if writable { "0" } else { "1" };
+                assert_eq!(said, wanted, "{}.{field}", schemas[row]);
+            }
+        }
+        assert!(schemas.contains(&"features".to_owned()));
+    }
+}
+
 #[tokio::test]
 async fn type_info_is_complete_for_the_types_that_leave() {
     let server = Server::start().await;
@@ -327,15 +401,36 @@ async fn type_info_is_complete_for_the_types_that_leave() {
         .await
         .unwrap();
     let names = text(&answer.batches, 0);
-    for name in [
-        "BIGINT",
-        "BOOLEAN",
-        "DECIMAL",
-        "DOUBLE",
-        "TIMESTAMP",
-        "VARCHAR",
-    ] {
-        assert!(names.contains(&name.to_owned()), "{name}");
+    let values = [
+        "true",
+        "arrow_cast(1, 'Int8')",
+        "arrow_cast(1, 'Int16')",
+        "arrow_cast(1, 'Int32')",
+        "1",
+        "arrow_cast(1, 'UInt64')",
+        "arrow_cast(1, 'Float32')",
+        "1.5",
+        "CAST(1 AS DECIMAL(9, 2))",
+        "arrow_cast(1, 'Decimal256(70, 2)')",
+        "'text'",
+        "X'ff'",
+        "DATE '2026-01-01'",
+        "TIME '12:00:00'",
+        "now()",
+        "INTERVAL '1 day'",
+        "[1]",
+        "{'a': 1}",
+        "MAP {'a': 1}",
+        "NULL",
+    ];
+    let columns = values.iter().enumerate();
+    let columns: Vec<_> = columns
+        .map(|(at, value)| format!("{value} AS c{at}"))
+        .collect();
+    let every = format!("SELECT {}", columns.join(", "));
+    for field in client.query(&every).await.unwrap().schema.fields() {
+        let name = &field.metadata()["ARROW:FLIGHT:SQL:TYPE_NAME"];
+        assert!(names.contains(name), "{name} of {field}");
     }
     let types = answer.batches[0]
         .column(1)

@@ -1,7 +1,7 @@
 //! A Flight client that hides nothing: every call is made by hand, so that tests see what drivers
 //! get.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::transport::Channel;
-use tonic::{Request, Status};
+use tonic::{Request, Response, Status};
 
 /// A server over the examples; the directory lives as long as it.
 pub(crate) struct Server {
@@ -53,6 +53,7 @@ impl Server {
         Client {
             flight,
             headers: Vec::new(),
+            cookies: None,
         }
     }
 }
@@ -61,6 +62,8 @@ impl Server {
 pub(crate) struct Client {
     pub flight: FlightServiceClient<Channel>,
     pub headers: Vec<(&'static str, String)>,
+    /// What the server offered last, as it is sent back.
+    pub cookies: Option<Arc<Mutex<Option<String>>>>,
 }
 
 impl Client {
@@ -71,8 +74,39 @@ impl Client {
         client
     }
 
+    /// Cookies that are offered come back, as drivers with a jar for them do.
+    #[must_use]
+    pub(crate) fn with_cookies(&self) -> Self {
+        let cookies = Some(Arc::default());
+        Self {
+            cookies,
+            ..self.clone()
+        }
+    }
+
+    /// The cookie that every further call carries.
+    pub(crate) fn cookie(&self) -> Option<String> {
+        self.cookies.as_ref()?.lock().unwrap().clone()
+    }
+
+    pub(crate) fn opened<T>(&self, response: Response<T>) -> T {
+        if let Some(jar) = &self.cookies
+            && let Some(offered) = response.metadata().get("set-cookie")
+        {
+            let pair = offered.to_str().unwrap().split(';').next().unwrap();
+            let (name, value) = pair.split_once('=').unwrap();
+            // Apache's C++ puts values into quotes.
+            *jar.lock().unwrap() = Some(format!("{name}=\"{value}\""));
+        }
+        response.into_inner()
+    }
+
     pub(crate) fn request<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
+        if let Some(cookie) = self.cookie() {
+            let cookie = MetadataValue::try_from(cookie).unwrap();
+            request.metadata_mut().append("cookie", cookie);
+        }
         for (name, value) in &self.headers {
             request
                 .metadata_mut()
@@ -87,7 +121,8 @@ impl Client {
     ) -> Result<FlightInfo, Status> {
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
         let request = self.request(descriptor);
-        Ok(self.flight.get_flight_info(request).await?.into_inner())
+        let response = self.flight.get_flight_info(request).await?;
+        Ok(self.opened(response))
     }
 
     pub(crate) async fn schema(
@@ -96,7 +131,8 @@ impl Client {
     ) -> Result<Schema, Status> {
         let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
         let request = self.request(descriptor);
-        let result = self.flight.get_schema(request).await?.into_inner();
+        let response = self.flight.get_schema(request).await?;
+        let result = self.opened(response);
         Ok(try_schema_from_ipc_buffer(&result.schema).unwrap())
     }
 
@@ -110,7 +146,8 @@ impl Client {
 
     pub(crate) async fn fetch(&mut self, ticket: &Ticket) -> Result<Answer, Status> {
         let request = self.request(ticket.clone());
-        let messages = self.flight.do_get(request).await?.into_inner();
+        let response = self.flight.do_get(request).await?;
+        let messages = self.opened(response);
         let mut stream = FlightRecordBatchStream::new_from_flight_data(
             messages.map_err(|status| FlightError::Tonic(Box::new(status))),
         );
@@ -151,7 +188,8 @@ impl Client {
 
     pub(crate) async fn put(&mut self, messages: Vec<FlightData>) -> Result<Vec<u8>, Status> {
         let request = self.request(futures::stream::iter(messages));
-        let mut results = self.flight.do_put(request).await?.into_inner();
+        let response = self.flight.do_put(request).await?;
+        let mut results = self.opened(response);
         let first = results.message().await?.expect("one result");
         assert!(results.message().await?.is_none(), "only one result");
         Ok(first.app_metadata.to_vec())
@@ -174,7 +212,8 @@ impl Client {
         body: Vec<u8>,
     ) -> Result<Vec<Vec<u8>>, Status> {
         let request = self.request(Action::new(name, body));
-        let results = self.flight.do_action(request).await?.into_inner();
+        let response = self.flight.do_action(request).await?;
+        let results = self.opened(response);
         let results: Vec<_> = results.try_collect().await?;
         Ok(results
             .into_iter()

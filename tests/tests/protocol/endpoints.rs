@@ -131,13 +131,15 @@ async fn results_say_rows_bytes_files_and_times() {
     let id = at_end["query_id"].as_str().unwrap();
     let logged = client
         .rows(&format!(
-            "SELECT rows, bytes, files, state, progress FROM system.queries WHERE id = '{id}'"
+            "SELECT rows, bytes, files, state, progress, \
+             planning_ms >= 0 AND queued_ms >= 0 AND running_ms >= 0 \
+             FROM system.queries WHERE id = '{id}'"
         ))
         .await;
     assert_eq!(
         logged,
         [format!(
-            "{}|{}|{}|succeeded|1.0",
+            "{}|{}|{}|succeeded|1.0|true",
             at_end["rows"], at_end["bytes"], at_end["files"]
         )]
     );

@@ -68,7 +68,15 @@ async fn what_is_not_there_is_unimplemented() {
         );
     }
     let plan = CommandStatementSubstraitPlan::default();
-    assert_eq!(code(client.info(&plan).await), Code::Unimplemented);
+    for outcome in [
+        client.info(&plan).await.map(|_| ()),
+        client.schema(&plan).await.map(|_| ()),
+        client.put(vec![alone(&plan)]).await.map(|_| ()),
+    ] {
+        let status = outcome.expect_err("no plans are taken");
+        assert_eq!(status.code(), Code::Unimplemented);
+        assert!(status.message().contains("send SQL"), "{status}");
+    }
 }
 
 #[tokio::test]

@@ -26,7 +26,7 @@ const STATEMENTS: [&str; 5] = [
 ];
 
 /// A server whose storage fails on command, with nothing of its files kept.
-async fn faulty(timeout: Option<Duration>) -> (Server, Arc<FaultyStorage>) {
+pub(crate) async fn faulty(timeout: Option<Duration>) -> (Server, Arc<FaultyStorage>) {
     let directory = tempfile::tempdir().unwrap();
     write_examples(directory.path());
     let storage = WarehouseStorage::open(directory.path()).unwrap();

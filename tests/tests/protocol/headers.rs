@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use arrow::array::AsArray;
 use arrow::datatypes::DataType;
 use arrow::ipc::convert::try_schema_from_ipc_buffer;
-use arrow_flight::sql::CommandGetTables;
+use arrow_flight::sql::{CommandGetTables, CommandStatementQuery};
 use tonic::Code;
 
-use super::client::{Server, code};
+use super::client::{Server, code, only_ticket};
+use super::polling::statement;
+use super::writes::writer;
 
 const ASK: &str = "SELECT v FROM examples WHERE id = 'A'";
 const EARLY: &str = "1970-01-01T00:17:00Z";
@@ -97,7 +99,8 @@ async fn the_default_schema_has_three_headers() {
 #[tokio::test]
 async fn what_is_malformed_or_unknown_is_an_error_everywhere() {
     let server = Server::start().await;
-    let client = server.connect().await;
+    let mut client = server.connect().await;
+    let ticket = only_ticket(&client.execute("SELECT 1").await.unwrap());
     for (name, value) in [
         ("featureflight-system-time", "yesterday"),
         ("featureflight-endpoints", "0"),
@@ -129,12 +132,38 @@ async fn what_is_malformed_or_unknown_is_an_error_everywhere() {
             Code::InvalidArgument,
             "{name}"
         );
+        let query = CommandStatementQuery {
+            query: "SELECT 1".into(),
+            transaction_id: None,
+        };
+        let refused = [
+            ("GetSchema", wrong.schema(&query).await.map(|_| ())),
+            ("DoGet", wrong.fetch(&ticket).await.map(|_| ())),
+            ("DoPut", wrong.update("USE history").await.map(|_| ())),
+            (
+                "DoAction",
+                wrong
+                    .action("GetSessionOptions", Vec::new())
+                    .await
+                    .map(|_| ()),
+            ),
+            (
+                "PollFlightInfo",
+                wrong.poll(statement("SELECT 1")).await.map(|_| ()),
+            ),
+        ];
+        for (rpc, outcome) in refused {
+            assert_eq!(code(outcome), Code::InvalidArgument, "{rpc}, {name}");
+        }
     }
     let mut traced = client.with_header(
         "traceparent",
         "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
     );
     assert_eq!(traced.rows("SELECT 1").await, ["1"]);
+    // It is for tracing systems: W3C has whoever cannot read it go on without.
+    let mut stated = traced.with_header("tracestate", "=,,garbage=\t");
+    assert_eq!(stated.rows("SELECT 1").await, ["1"]);
 }
 
 #[tokio::test]
@@ -181,6 +210,36 @@ async fn work_stops_at_the_deadline() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     assert!(!running());
+}
+
+/// What a write reads is read while it is executed, by GetFlightInfo and DoPut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_write_stops_at_the_deadline_and_writes_nothing() {
+    let server = writer().await;
+    let client = server.connect().await;
+    let mut hurried = client.with_header("grpc-timeout", "400m");
+    let rows = LONG.replace("count(*)", "'a', '2026-01-01', 0.5, count(*)");
+    let insert = format!("INSERT INTO scores {rows}");
+    for by_update in [true, false] {
+        let mut said = Vec::new();
+        // Where the machine is busy the transport may cut the call off before the server answers.
+        while said.last() != Some(&Code::DeadlineExceeded) {
+            assert!(said.len() < 10, "{said:?}");
+            said.push(if by_update {
+                code(hurried.update(&insert).await)
+            } else {
+                code(hurried.execute(&insert).await)
+            });
+        }
+    }
+    let began = Instant::now();
+    while server.handle.engine.status().running > 0 {
+        assert!(began.elapsed() < Duration::from_secs(2), "it goes on");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut client = client.clone();
+    let there = client.rows("SELECT count(*) FROM history.scores").await;
+    assert_eq!(there, ["0"]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use super::options::text;
 use super::sessions::{bearer, handshake};
 
 async fn connect(server: &Server, catalog: Option<&str>) -> Client {
-    let mut client = server.connect().await;
+    let mut client = server.connect().await.with_cookies();
     let token = handshake(&mut client, Some("Basic dTpw".into()))
         .await
         .unwrap();
@@ -133,6 +133,21 @@ async fn connect_browse_query_close() {
 
     client.action("CloseSession", Vec::new()).await.unwrap();
     assert_eq!(code(client.query("SELECT 1").await), Code::Unauthenticated);
+}
+
+/// Without a user the cookie is the session, on the next connection too.
+#[tokio::test]
+async fn a_cookie_comes_back() {
+    let server = Server::start().await;
+    let mut client = server.connect().await.with_cookies();
+    let set = "SET featureflight.system_time = '1970-01-01T00:17:00Z'";
+    execute(&mut client, set).await.unwrap();
+    assert!(client.cookie().is_some(), "a cookie is offered");
+    let mut again = server.connect().await;
+    again.cookies = client.cookies.clone();
+    drop(client);
+    let rows = execute(&mut again, "SELECT v FROM examples WHERE id = 'A'").await;
+    assert_eq!(rows.unwrap().expect("rows").lines(), ["a1"]);
 }
 
 #[tokio::test]

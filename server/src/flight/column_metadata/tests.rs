@@ -52,15 +52,22 @@ fn every_field_says_its_sql_type() {
 fn a_tables_columns_name_their_origin_and_carry_remarks() {
     let description = HashMap::from([(REMARKS.to_owned(), "in years".to_owned())]);
     let field = Field::new("age", DataType::Int64, true).with_metadata(description);
-    let described = describe_table(&Schema::new(vec![field]), "c", "s", "t");
+    let schema = Schema::new(vec![field]);
+    let described = describe_table(&schema, "c", "s", "t", true);
     let metadata = described.field(0).metadata();
     let expected = [
         (CATALOG_NAME, "c"),
         (SCHEMA_NAME, "s"),
         (TABLE_NAME, "t"),
         (REMARKS, "in years"),
+        (IS_READ_ONLY, "0"),
     ];
     for (key, value) in expected {
         assert_eq!(metadata.get(key).map(String::as_str), Some(value));
+    }
+    let read_only = describe_table(&schema, "c", "s", "t", false);
+    for schema in [read_only, describe(&schema)] {
+        let said = schema.field(0).metadata().get(IS_READ_ONLY);
+        assert_eq!(said.map(String::as_str), Some("1"));
     }
 }
