@@ -182,6 +182,7 @@ fn serve_on(
         calls.clone(),
         config,
     )?;
+    let kept = flight.clone();
     let flight = FlightServiceServer::new(flight)
         .max_decoding_message_size(usize::try_from(config.max_message.0).unwrap_or(usize::MAX));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -243,6 +244,7 @@ fn serve_on(
             tokio::select! {
                 () = shutdown => {}
                 () = sessions.sweep_for_ever() => {}
+                () = kept.sweep_for_ever() => {}
                 _ = stopped_by_handle.wait_for(|stop| *stop) => {}
             }
             let until = tokio::time::Instant::now() + grace;

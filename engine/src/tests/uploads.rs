@@ -249,7 +249,7 @@ async fn memory_is_given_back_when_nobody_reads_it() {
     server.gives_back_to(before).await;
 
     server.upload(target("t"), &[rows(&["a"], &[1])]).unwrap();
-    server.session.clear();
+    server.session.end();
     assert_eq!(server.reserved(), before, "gone with the session");
 }
 
