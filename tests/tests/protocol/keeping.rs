@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arrow::array::{ArrayRef, Int64Array, RecordBatch};
-use featureflight_server::config::Span;
+use arrow_flight::sql::CommandPreparedStatementUpdate;
+use featureflight_server::config::{Bytes, Span};
 use tonic::Code;
 
 use super::client::{Client, Server, code, only_ticket};
-use super::uploads::into;
+use super::uploads::{into, messages};
+use super::writes::{rows, start, writer};
 
 const MANY: i64 = 6_000_000;
 
@@ -85,4 +87,51 @@ async fn what_reads_a_table_has_it_until_its_ticket_ends() {
     // Nobody asks for anything meanwhile.
     server.lets_go("the ticket has ended").await;
     assert_eq!(code(other.fetch(&ticket).await), Code::Aborted);
+}
+
+#[tokio::test]
+async fn bound_rows_are_for_statements_that_take_them() {
+    let server = Server::start().await;
+    let mut client = server.connect().await;
+    let query = client.prepare("SELECT 1").await.unwrap();
+    let command = CommandPreparedStatementUpdate {
+        prepared_statement_handle: query.handle,
+    };
+    // More would come: nobody waits for it.
+    let first = messages(&command, vec![numbers(10)]).await;
+    let more = futures::stream::iter(first);
+    let more = futures::StreamExt::chain(more, futures::stream::pending());
+    let request = client.request(more);
+    let refused = async { client.flight.do_put(request).await };
+    let refused = tokio::time::timeout(Duration::from_secs(20), refused).await;
+    let status = refused.expect("at once").map(|_| ()).unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+    assert!(status.message().contains("as a query"), "{status}");
+}
+
+#[tokio::test]
+async fn bound_rows_count_against_the_memory_of_all() {
+    let Server { handle, directory } = writer().await;
+    handle.stop().await.unwrap();
+    let handle = start(directory.path(), |config| {
+        config.engine.memory_limit = Bytes(4 << 20);
+    });
+    let server = Server {
+        handle: handle.await,
+        directory,
+    };
+    let mut client = server.connect().await;
+    let insert = "INSERT INTO scores (id, at, score, visits) VALUES (?, ?, ?, ?)";
+    let handle = client.prepare(insert).await.unwrap().handle;
+    let command = CommandPreparedStatementUpdate {
+        prepared_statement_handle: handle,
+    };
+    let row = ("a", "2026-01-01", 1.0, 1);
+    let many = vec![rows(&[row; 1_000]); 100];
+    let refused = client.put(messages(&command, many).await).await;
+    assert_eq!(code(refused), Code::ResourceExhausted);
+    server.lets_go("refused").await;
+    let few = vec![rows(&[row; 1_000]); 10];
+    client.put(messages(&command, few).await).await.unwrap();
+    server.lets_go("written").await;
 }
