@@ -33,8 +33,9 @@ pub struct Session {
     state: Mutex<SessionView>,
     /// Changes under the lock of `state`.
     ended: AtomicBool,
-    /// Of queries that run.
+    /// Of queries that run, and of statements that are planned.
     pub(crate) share: Share,
+    pub(crate) plans: Share,
 }
 
 /// What one statement sees of its session, taken at once.
@@ -66,6 +67,7 @@ impl Session {
             state: Mutex::new(seen),
             ended: AtomicBool::new(false),
             share: Share::default(),
+            plans: Share::default(),
         }
     }
 
