@@ -254,7 +254,7 @@ async fn a_request_lets_others_have_their_turn_and_can_be_given_up() {
     let columns = ["id", "ts", "score", "note"].map(|name| (name, Arc::clone(&nulls), true));
     let nulls = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
     let schema = nulls.schema();
-    let request = WriteRequest {
+    let request = || WriteRequest {
         group: &setup.group,
         operation: Operation::Put,
         schema: &schema,
@@ -266,11 +266,18 @@ async fn a_request_lets_others_have_their_turn_and_can_be_given_up() {
         },
         once: None,
     };
+    let few = futures::stream::iter([Ok(nulls.slice(0, 10_000))]);
+    let receipt = write(&setup.outbox, request(), few).await.unwrap();
+    assert_eq!(receipt.answer.accepted, 0);
+    assert_eq!(
+        receipt.answer.refused.rows, 10_000,
+        "they have no identifier"
+    );
     let batches = futures::stream::iter(vec![Ok(nulls); 4]);
-    let work = write(&setup.outbox, request, batches);
+    let work = write(&setup.outbox, request(), batches);
     let began = Instant::now();
     let ended = tokio::time::timeout(Duration::from_millis(300), work).await;
-    assert!(ended.is_err(), "it is not done so soon");
+    assert!(ended.is_err(), "it is not done so soon: {ended:?}");
     assert!(
         began.elapsed() < Duration::from_secs(3),
         "{:?}",
