@@ -199,9 +199,11 @@ impl Engine {
         let planned = self
             .core
             .planning
-            .run(self.planning_limit(Some(&caller)), move || {
-                preparing::prepare(core, view, text)
-            })
+            .run(
+                self.planning_limit(Some(&caller)),
+                &caller.session.plans,
+                move || preparing::prepare(core, view, text),
+            )
             .await;
         // Preparing is no query of its own in the log; a bug in it still gets an id.
         planned.map_err(|error| match error.kind {
@@ -269,9 +271,12 @@ impl Engine {
         let began = Instant::now();
         let limit = self.planning_limit(Some(&caller));
         let work = async {
-            let planned = self.core.planning.run(limit, move || async move {
-                pinning::pin(core, of, text, rows, &entry).await
-            });
+            let planned =
+                self.core
+                    .planning
+                    .run(limit, &caller.session.plans, move || async move {
+                        pinning::pin(core, of, text, rows, &entry).await
+                    });
             match planned.await? {
                 Planned::Query(pinned) => Ok(pinned),
                 Planned::Optimize(optimization) => {
@@ -393,7 +398,7 @@ impl Engine {
             let work = move || async move { pinning::physical_plan(&state, &logical).await };
             self.core
                 .planning
-                .run(self.planning_limit(None), work)
+                .run(self.planning_limit(None), &query.session.plans, work)
                 .await?
         };
         let context = self.core.memory.context(&plan.state)?;

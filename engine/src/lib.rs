@@ -50,5 +50,5 @@ pub use caller::Caller;
 pub use engine::{Engine, EngineOptions};
 pub use featureflight_catalog::{Error, Kind, Result};
 pub use functions::width;
-pub use memory::few_arenas;
+pub use memory::{Kept, few_arenas};
 pub use writes::Writes;

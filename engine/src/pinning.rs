@@ -275,11 +275,14 @@ async fn pin_rows(
     // Making the physical plan asks every provider for its files.
     let made = make_physical(scope, state, &optimized).await?;
     let Physical {
-        state,
+        mut state,
         plan: physical,
         slices,
         whole_because,
     } = made;
+    // What is planned again has its tables already. The catalogs of the statement would keep all
+    // others of the session in memory for as long as the plan is pinned.
+    state.register_catalog_list(Arc::clone(scope.core.base.catalog_list()));
     let columns = optimized.schema().fields().iter().enumerate();
     let untyped = columns.filter(|(_, field)| *field.data_type() == DataType::Null);
     let untyped = untyped.map(|(at, _)| at).collect();

@@ -1,5 +1,5 @@
 //! Where statements are planned: each on a thread of its own with a large stack, at most so many
-//! at once.
+//! at once, and one fewer of one session.
 //!
 //! Planning recurses over expressions and plans, and a runtime's worker thread has two megabytes of
 //! stack: a flat chain of some thousand operators, four kilobytes of text, would end the process.
@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::interruption::Over;
-use crate::query::admission::Admission;
+use crate::query::admission::{Admission, Share};
 
 /// Frames of unoptimized builds are several times larger. Only pages that are touched are real.
 const STACK_BYTES: usize = if cfg!(debug_assertions) {
@@ -45,21 +45,26 @@ impl Planning {
         self.admission.load()
     }
 
-    /// Runs the future that `work` makes on a planning thread.
+    /// Runs the future that `work` makes on a planning thread, within the share of a session.
     ///
     /// # Errors
     /// Those of the future; `ResourceExhausted` when too many wait already; `DeadlineExceeded` after
     /// `limit`, waiting for a thread included; `Internal` when it panicked.
-    pub(crate) async fn run<T, F, Fut>(&self, limit: Option<Duration>, work: F) -> Result<T>
+    pub(crate) async fn run<T, F, Fut>(
+        &self,
+        limit: Option<Duration>,
+        share: &Share,
+        work: F,
+    ) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T>>,
     {
         let Some(limit) = limit else {
-            return self.run_unlimited(work).await;
+            return self.run_unlimited(share, work).await;
         };
-        tokio::time::timeout(limit, self.run_unlimited(work))
+        tokio::time::timeout(limit, self.run_unlimited(share, work))
             .await
             .unwrap_or_else(|_| {
                 Err(Error::new(
@@ -73,13 +78,13 @@ impl Planning {
             })
     }
 
-    async fn run_unlimited<T, F, Fut>(&self, work: F) -> Result<T>
+    async fn run_unlimited<T, F, Fut>(&self, share: &Share, work: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce() -> Fut + Send + 'static,
         Fut: Future<Output = Result<T>>,
     {
-        let permit = self.admission.admit().await?;
+        let permit = self.admission.admit_within(share).await?;
         let runtime = Handle::current();
         let (sender, receiver) = oneshot::channel();
         let cancelled = CancellationToken::new();
@@ -152,7 +157,7 @@ mod tests {
     async fn recursion_has_room() {
         let planning = Planning::new(1, 8);
         let deep = planning
-            .run(None, || async { Ok(depth(5_000)) })
+            .run(None, &Share::default(), || async { Ok(depth(5_000)) })
             .await
             .unwrap();
         assert_eq!(deep, 5_000);
@@ -162,12 +167,15 @@ mod tests {
     async fn a_panic_is_an_internal_error() {
         let planning = Planning::new(1, 8);
         let error = planning
-            .run::<(), _, _>(None, || async { panic!("boom") })
+            .run::<(), _, _>(None, &Share::default(), || async { panic!("boom") })
             .await
             .unwrap_err();
         assert_eq!(error.kind, Kind::Internal);
         assert!(
-            planning.run(None, || async { Ok(1) }).await.is_ok(),
+            planning
+                .run(None, &Share::default(), || async { Ok(1) })
+                .await
+                .is_ok(),
             "the permit came back"
         );
     }
@@ -178,16 +186,22 @@ mod tests {
         let reached = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&reached);
         let error = planning
-            .run(Some(Duration::from_millis(20)), move || async move {
-                tokio::time::sleep(Duration::from_mins(1)).await;
-                flag.store(true, Ordering::SeqCst);
-                Ok(())
-            })
+            .run(
+                Some(Duration::from_millis(20)),
+                &Share::default(),
+                move || async move {
+                    tokio::time::sleep(Duration::from_mins(1)).await;
+                    flag.store(true, Ordering::SeqCst);
+                    Ok(())
+                },
+            )
             .await
             .unwrap_err();
         assert_eq!(error.kind, Kind::DeadlineExceeded);
         let next = planning
-            .run(Some(Duration::from_secs(10)), || async { Ok(()) })
+            .run(Some(Duration::from_secs(10)), &Share::default(), || async {
+                Ok(())
+            })
             .await;
         assert!(next.is_ok(), "the abandoned plan gave its permit back");
         assert!(!reached.load(Ordering::SeqCst));
@@ -203,10 +217,32 @@ mod tests {
             Ok(())
         };
         let soon = Some(Duration::from_millis(20));
-        let error = planning.run(soon, work).await.unwrap_err();
+        let error = planning
+            .run(soon, &Share::default(), work)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, Kind::DeadlineExceeded);
-        let next = planning.run(Some(Duration::from_secs(10)), || async { Ok(()) });
+        let (soon, share) = (Some(Duration::from_secs(10)), Share::default());
+        let next = planning.run(soon, &share, || async { Ok(()) });
         next.await.expect("the abandoned plan gave its permit back");
         assert!(crate::interruption::check().is_ok(), "of its thread alone");
+    }
+
+    #[tokio::test]
+    async fn one_session_leaves_a_thread_to_the_others() {
+        let planning = Planning::new(3, 8);
+        let (one, other) = (Share::default(), Share::default());
+        let busy = || async {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            Ok(())
+        };
+        let all_it_may = futures::future::join_all((0..5).map(|_| planning.run(None, &one, busy)));
+        let others = planning.run(Some(Duration::from_secs(10)), &other, || async { Ok(1) });
+        tokio::select! {
+            biased;
+            _ = all_it_may => panic!("it takes a minute"),
+            planned = others => assert_eq!(planned.expect("a thread is left"), 1),
+        }
+        assert_eq!(planning.load().0, 2);
     }
 }

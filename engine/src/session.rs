@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arrow::datatypes::SchemaRef;
 use featureflight_catalog::{Error, Kind, Result};
@@ -31,8 +31,11 @@ pub struct Session {
     /// Names the session in logs and `system.queries`.
     label: String,
     state: Mutex<SessionView>,
-    /// Of queries that run.
+    /// Changes under the lock of `state`.
+    ended: AtomicBool,
+    /// Of queries that run, and of statements that are planned.
     pub(crate) share: Share,
+    pub(crate) plans: Share,
 }
 
 /// What one statement sees of its session, taken at once.
@@ -62,7 +65,9 @@ impl Session {
             id: id.into(),
             label: format!("session-{number}"),
             state: Mutex::new(seen),
+            ended: AtomicBool::new(false),
             share: Share::default(),
+            plans: Share::default(),
         }
     }
 
@@ -94,12 +99,26 @@ impl Session {
         self.state.lock().schema = schema;
     }
 
-    /// Lets go of everything the session holds; what runs goes on with what it has.
-    pub fn clear(&self) {
+    /// Lets go of everything the session holds, for good: a call of it that is under way adds
+    /// nothing. What runs goes on with what it has.
+    pub fn end(&self) {
         let seen = &mut *self.state.lock();
+        self.ended.store(true, Ordering::Release);
         seen.views = Arc::default();
         seen.view_columns = Arc::default();
         seen.tables = Arc::default();
+    }
+
+    /// # Errors
+    /// `Unauthenticated` when it has ended.
+    fn goes_on(&self) -> Result<()> {
+        if self.ended.load(Ordering::Acquire) {
+            return Err(Error::new(
+                Kind::Unauthenticated,
+                "this session has ended, and with it its temporary tables and views; connect again",
+            ));
+        }
+        Ok(())
     }
 
     /// Adds or replaces a temporary view.
@@ -109,6 +128,7 @@ impl Session {
     /// too many.
     pub(crate) fn put_view(&self, name: String, view: TempView, columns: SchemaRef) -> Result<()> {
         let seen = &mut *self.state.lock();
+        self.goes_on()?;
         if seen.tables.contains_key(&name) {
             return Err(taken("table", &name));
         }
@@ -136,6 +156,7 @@ impl Session {
         make: impl FnOnce(&SessionView) -> Result<Arc<TempTable>>,
     ) -> Result<()> {
         let seen = &mut *self.state.lock();
+        self.goes_on()?;
         if seen.views.contains_key(name) {
             return Err(taken("view", name));
         }

@@ -20,7 +20,8 @@ pub struct EngineStatus {
     pub waiting_to_plan: usize,
     /// Of queries, that were begun and have not ended.
     pub tasks: usize,
-    /// What the operators of queries hold, and temporary tables; and what both may hold.
+    /// What the operators of queries hold, and temporary tables and rows on their way in; and what
+    /// both may hold.
     pub query_memory: usize,
     pub table_memory: usize,
     pub memory_limit: usize,

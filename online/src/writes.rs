@@ -14,6 +14,9 @@ use crate::outbox::{Answer, Begin, IdempotencyKey, Outbox, Receipt, Stages};
 use crate::record::Operation;
 use crate::validate::{OnError, ValidateOptions, Validator};
 
+/// Rows that are validated at once.
+const PIECE_ROWS: usize = 8_192;
+
 /// One request to write.
 #[derive(Debug)]
 pub struct WriteRequest<'a> {
@@ -82,7 +85,7 @@ where
             }
         }
     };
-    let mut batches = std::pin::pin!(batches);
+    let mut batches = std::pin::pin!(in_pieces(batches));
     while let Some(batch) = batches.next().await {
         let batch = batch?;
         if !same_columns(batch.schema_ref(), schema) {
@@ -122,6 +125,31 @@ where
     }
 }
 
+/// The rows of `batches`, no batch of more than [`PIECE_ROWS`]: rows may take no bytes until they
+/// have the types of their features. Rows may all be there already, so others get their turn behind
+/// each piece, and whoever gave the request up ends it there.
+fn in_pieces<S>(batches: S) -> impl Stream<Item = Result<RecordBatch>>
+where
+    S: Stream<Item = Result<RecordBatch>>,
+{
+    let pieces = batches.flat_map(|batch| {
+        let (batch, failed) = match batch {
+            Ok(batch) => (Some(batch), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        let pieces = batch.into_iter().flat_map(|batch| {
+            let rows = batch.num_rows();
+            let starts = (0..rows.max(1)).step_by(PIECE_ROWS);
+            starts.map(move |start| Ok(batch.slice(start, PIECE_ROWS.min(rows - start))))
+        });
+        futures::stream::iter(pieces.chain(failed))
+    });
+    pieces.then(async |piece| {
+        tokio::task::yield_now().await;
+        piece
+    })
+}
+
 /// A key stands for one request: another one under it would be lost without a word.
 ///
 /// # Errors
@@ -133,7 +161,7 @@ where
     let mut rows = 0;
     let is_of_rows = contents.is_of_rows();
     if is_of_rows || answer.contents.is_none() {
-        let mut batches = std::pin::pin!(batches);
+        let mut batches = std::pin::pin!(in_pieces(batches));
         while let Some(batch) = batches.next().await {
             let batch = batch?;
             rows += batch.num_rows() as u64;

@@ -1,11 +1,16 @@
 //! Requests that stop coming: a body of which nothing arrives for too long ends its call, whether
 //! the client sends one message or many, and one that its client breaks off is no complete one. A
 //! client that died is found by pings; this is for one that lives and says nothing.
+//!
+//! A message of which the end has not come is in memory all the same, where tonic gathers it: what is
+//! there of it counts against the memory that all share.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use featureflight_engine::{Engine, Kept};
 use http::Request;
 use http_body::{Frame, SizeHint};
 use prost::bytes::Bytes;
@@ -16,16 +21,20 @@ use tower::{Layer, Service};
 
 use crate::flight::status;
 
+/// In front of each message: whether it is compressed, and its length.
+const PREFIX_BYTES: usize = 5;
+
 /// Watches the bodies of all requests.
 #[derive(Debug, Clone)]
 pub(crate) struct ProgressLayer {
     limit: Duration,
+    engine: Arc<Engine>,
 }
 
 impl ProgressLayer {
     /// `limit` is the longest pause between two pieces of a body.
-    pub(crate) fn new(limit: Duration) -> Self {
-        Self { limit }
+    pub(crate) fn new(limit: Duration, engine: Arc<Engine>) -> Self {
+        Self { limit, engine }
     }
 }
 
@@ -36,6 +45,7 @@ impl<S> Layer<S> for ProgressLayer {
         Progress {
             inner,
             limit: self.limit,
+            engine: Arc::clone(&self.engine),
         }
     }
 }
@@ -45,6 +55,7 @@ impl<S> Layer<S> for ProgressLayer {
 pub(crate) struct Progress<S> {
     inner: S,
     limit: Duration,
+    engine: Arc<Engine>,
 }
 
 impl<S: Service<Request<Body>>> Service<Request<Body>> for Progress<S> {
@@ -58,11 +69,15 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Progress<S> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let limit = self.limit;
+        let engine = Arc::clone(&self.engine);
         self.inner.call(request.map(|body| {
             Body::new(Watched {
                 body,
                 limit,
                 pause: None,
+                arriving: Arriving::default(),
+                engine,
+                kept: None,
             })
         }))
     }
@@ -73,6 +88,66 @@ struct Watched {
     limit: Duration,
     /// Runs while nothing arrives.
     pause: Option<Pin<Box<Sleep>>>,
+    arriving: Arriving,
+    engine: Arc<Engine>,
+    kept: Option<Kept>,
+}
+
+impl Watched {
+    /// Accounts for what `frame` brings.
+    fn keep(&mut self, frame: &Frame<Bytes>) -> Result<(), Status> {
+        let Some(data) = frame.data_ref() else {
+            return Ok(());
+        };
+        self.arriving.take(data);
+        let here = self.arriving.here;
+        if here == 0 {
+            self.kept = None;
+            return Ok(());
+        }
+        let kept = self
+            .kept
+            .get_or_insert_with(|| self.engine.keep("a message"));
+        kept.resize(here).map_err(|error| status::no_room(&error))
+    }
+}
+
+/// Follows the messages of a body through the pieces it comes in.
+#[derive(Debug, Default)]
+struct Arriving {
+    prefix: [u8; PREFIX_BYTES],
+    of_prefix: usize,
+    missing: usize,
+    /// Bytes that have come of a message that is not complete.
+    here: usize,
+}
+
+impl Arriving {
+    fn take(&mut self, mut data: &[u8]) {
+        while !data.is_empty() {
+            if self.missing == 0 {
+                let wanted = (PREFIX_BYTES - self.of_prefix).min(data.len());
+                let (taken, rest) = data.split_at(wanted);
+                self.prefix[self.of_prefix..][..wanted].copy_from_slice(taken);
+                self.of_prefix += wanted;
+                data = rest;
+                if self.of_prefix == PREFIX_BYTES {
+                    let [_, length @ ..] = self.prefix;
+                    self.missing = u32::from_be_bytes(length) as usize;
+                    self.of_prefix = 0;
+                }
+                continue;
+            }
+            let taken = self.missing.min(data.len());
+            data = &data[taken..];
+            self.missing -= taken;
+            self.here = if self.missing == 0 {
+                0
+            } else {
+                self.here + taken
+            };
+        }
+    }
 }
 
 impl http_body::Body for Watched {
@@ -85,7 +160,11 @@ impl http_body::Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.pause = None;
-            return Poll::Ready(frame.map(|frame| frame.map_err(status::of_body)));
+            return Poll::Ready(frame.map(|frame| {
+                let frame = frame.map_err(status::of_body)?;
+                self.keep(&frame)?;
+                Ok(frame)
+            }));
         }
         let limit = self.limit;
         let pause = self
@@ -103,5 +182,29 @@ impl http_body::Body for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_here_of_a_message_is_known_however_it_is_cut() {
+        let message = |length: u32| {
+            let mut message = vec![0];
+            message.extend(length.to_be_bytes());
+            message.resize(PREFIX_BYTES + length as usize, 7);
+            message
+        };
+        let mut sent = [message(3), message(0), message(1_000)].concat();
+        sent.truncate(sent.len() - 1);
+        for piece in [1, 2, 5, 7, 100, 5_000] {
+            let mut arriving = Arriving::default();
+            sent.chunks(piece).for_each(|data| arriving.take(data));
+            assert_eq!((arriving.here, arriving.missing), (999, 1), "{piece}");
+            arriving.take(&[7]);
+            assert_eq!((arriving.here, arriving.missing), (0, 0), "{piece}");
+        }
     }
 }

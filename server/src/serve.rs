@@ -182,6 +182,7 @@ fn serve_on(
         calls.clone(),
         config,
     )?;
+    let kept = flight.clone();
     let flight = FlightServiceServer::new(flight)
         .max_decoding_message_size(usize::try_from(config.max_message.0).unwrap_or(usize::MAX));
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -211,7 +212,10 @@ fn serve_on(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .layer(ProgressLayer::new(config.stall_timeout.0))
+        .layer(ProgressLayer::new(
+            config.stall_timeout.0,
+            Arc::clone(&engine),
+        ))
         .layer(MapResponseLayer::new(status::of_unread))
         .add_service(health_service)
         .add_service(reflection)
@@ -243,6 +247,7 @@ fn serve_on(
             tokio::select! {
                 () = shutdown => {}
                 () = sessions.sweep_for_ever() => {}
+                () = kept.sweep_for_ever() => {}
                 _ = stopped_by_handle.wait_for(|stop| *stop) => {}
             }
             let until = tokio::time::Instant::now() + grace;

@@ -157,19 +157,21 @@ impl Sessions {
     /// Ends the connection's session, unless its cookie has come back.
     pub(crate) fn connection_closed(&self, connection: u64) {
         let mut inner = self.inner.lock();
-        if let Some(closed) = inner.by_connection.remove(&connection)
-            && inner
-                .by_token
-                .get(&closed.cookie)
-                .is_some_and(|entry| entry.offered_to.is_some())
-        {
+        let Some(closed) = inner.by_connection.remove(&connection) else {
+            return;
+        };
+        let offered = inner.by_token.get(&closed.cookie);
+        if offered.is_some_and(|entry| entry.offered_to.is_some()) {
             inner.by_token.remove(&closed.cookie);
+            drop(inner);
+            // Tickets that nobody fetches may keep the session itself for longer.
+            closed.session.end();
         }
     }
 
     /// Forgets a session, whatever named it.
     pub(crate) fn close(&self, session: &Arc<Session>) {
-        session.clear();
+        session.end();
         let mut inner = self.inner.lock();
         inner
             .by_token

@@ -9,6 +9,7 @@
 )]
 
 mod hostile {
+    mod arriving;
     mod bombs;
     pub(crate) mod child;
     mod connections;

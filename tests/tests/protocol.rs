@@ -22,6 +22,7 @@ mod protocol {
     mod fresh;
     mod fuzz;
     mod headers;
+    mod keeping;
     mod lifecycle;
     mod online;
     mod optimizing;

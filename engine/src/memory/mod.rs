@@ -11,8 +11,11 @@ mod tests;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use datafusion::execution::memory_pool::{MemoryPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::{
+    MemoryConsumer, MemoryPool, MemoryReservation, TrackConsumersPool,
+};
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::{SessionState, TaskContext};
 use featureflight_catalog::{Error, Kind, Result};
@@ -23,6 +26,8 @@ use pool::{KeptPool, Ledger, QueryPool};
 use process::Watch;
 pub(crate) use process::resident_bytes;
 
+use crate::engine::Engine;
+use crate::error::classify;
 use crate::interruption::Over;
 
 /// How many consumers an error of the pool names, for the log.
@@ -87,6 +92,56 @@ impl Memory {
     /// What operators hold now, of all queries.
     pub(crate) fn reserved(&self) -> usize {
         self.ledger.lock().reserved()
+    }
+}
+
+/// What anything outside of queries may have uncounted: a server short of memory still takes
+/// statements and the parameters of lookups.
+const FREE_BYTES: usize = 16 << 10;
+
+/// Memory that something outside of queries takes, out of what all share; given back when dropped.
+#[derive(Debug)]
+pub struct Kept {
+    taken: AtomicUsize,
+    reservation: MemoryReservation,
+}
+
+impl Kept {
+    /// Takes `bytes` more.
+    ///
+    /// # Errors
+    /// `ResourceExhausted` where there is no more; what was taken stays.
+    pub fn grow(&self, bytes: usize) -> Result<()> {
+        self.resize(self.taken.load(Ordering::Acquire).saturating_add(bytes))
+    }
+
+    /// Takes `bytes` from here on, less or more than before.
+    ///
+    /// # Errors
+    /// As [`Kept::grow`].
+    pub fn resize(&self, bytes: usize) -> Result<()> {
+        let counted = bytes.saturating_sub(FREE_BYTES);
+        self.reservation.try_resize(counted).map_err(classify)?;
+        self.taken.store(bytes, Ordering::Release);
+        Ok(())
+    }
+}
+
+impl From<MemoryReservation> for Kept {
+    fn from(reservation: MemoryReservation) -> Self {
+        Self {
+            taken: AtomicUsize::new(0),
+            reservation,
+        }
+    }
+}
+
+impl Engine {
+    /// Nothing yet, for `what`, which errors name.
+    pub fn keep(&self, what: &str) -> Kept {
+        MemoryConsumer::new(what)
+            .register(&self.core.memory.kept())
+            .into()
     }
 }
 

@@ -109,7 +109,7 @@ impl Ledger {
     }
 }
 
-/// The pool of what outlives queries: temporary tables. A quarter of what is granted stays for
+/// The pool of what is in no query: temporary tables, and rows on their way in. A quarter of what is granted stays for
 /// queries.
 #[derive(Debug)]
 pub(super) struct KeptPool {
@@ -148,7 +148,7 @@ impl MemoryPool for KeptPool {
             && kept.saturating_add(ledger.reserved()) <= ledger.granted
             && !self.pressure.load(Ordering::Acquire);
         if !fits {
-            let why = "the server has no more memory for temporary tables";
+            let why = "the server has no more memory for temporary tables and rows on their way in";
             return Err(refusal(reservation, additional, why));
         }
         ledger.kept = kept;

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use super::pool::{KeptPool, Ledger, QueryPool};
 use super::process::Guard;
+use super::{FREE_BYTES, Kept};
 
 const GRANTED: usize = 6_400;
 
@@ -159,4 +160,25 @@ fn what_outlives_queries_takes_from_what_they_share() {
     assert!(table.try_grow(1).is_err());
     drop(table);
     assert_eq!(kept.reserved(), 0);
+}
+
+#[test]
+fn a_server_short_of_memory_still_takes_what_is_small() {
+    let rig = Rig::new();
+    let pressure = Arc::clone(&rig.pressure);
+    let pool: Arc<dyn MemoryPool> = Arc::new(KeptPool::new(&rig.ledger, pressure));
+    let kept = Kept::from(consumer(&pool, "rows", false));
+    kept.grow(FREE_BYTES + 700).unwrap();
+    assert_eq!(pool.reserved(), 700);
+    kept.grow(100).unwrap();
+    assert!(kept.grow(1 << 20).is_err());
+    assert_eq!(pool.reserved(), 800, "what was taken stays");
+    rig.pressure.store(true, Ordering::Release);
+    assert!(kept.grow(1).is_err());
+    kept.resize(FREE_BYTES).unwrap();
+    assert_eq!(pool.reserved(), 0);
+    kept.resize(0).unwrap();
+    kept.grow(1).unwrap();
+    drop(kept);
+    assert_eq!(pool.reserved(), 0);
 }

@@ -51,7 +51,7 @@ pub(crate) struct Share(OnceLock<Arc<Semaphore>>);
 #[derive(Debug)]
 pub(crate) struct Permit {
     _permit: OwnedSemaphorePermit,
-    _of_share: Option<OwnedSemaphorePermit>,
+    _of_share: OwnedSemaphorePermit,
     since: Instant,
     pace: Arc<Pace>,
 }
@@ -75,33 +75,17 @@ impl Admission {
         }
     }
 
-    /// Waits for a permit, first come, first served.
+    /// Waits for a permit within what a session has of them, first come, first served.
     ///
     /// # Errors
     /// `ResourceExhausted` when the queue is full.
-    pub(crate) async fn admit(&self) -> Result<Permit> {
-        self.admit_with(None, &mut None).await
-    }
-
-    /// As [`Self::admit`], within what a session has of the permits.
-    ///
-    /// # Errors
-    /// Those of [`Self::admit`].
     pub(crate) async fn admit_within(&self, share: &Share) -> Result<Permit> {
         let most = self.running.max(2) - 1;
         let share = share.0.get_or_init(|| Arc::new(Semaphore::new(most)));
         let mut place = None;
         let of_share = self.acquire(share, &mut place).await?;
-        self.admit_with(Some(of_share), &mut place).await
-    }
-
-    async fn admit_with<'a>(
-        &'a self,
-        of_share: Option<OwnedSemaphorePermit>,
-        place: &mut Option<Place<'a>>,
-    ) -> Result<Permit> {
         Ok(Permit {
-            _permit: self.acquire(&self.permits, place).await?,
+            _permit: self.acquire(&self.permits, &mut place).await?,
             _of_share: of_share,
             since: Instant::now(),
             pace: Arc::clone(&self.pace),
@@ -179,14 +163,15 @@ mod tests {
     #[tokio::test]
     async fn the_queue_is_bounded_and_places_come_back() {
         let admission = Admission::new("runs", 1, 1);
-        let first = admission.admit().await.unwrap();
-        let mut second = Box::pin(admission.admit());
+        let others: [Share; 4] = Default::default();
+        let first = admission.admit_within(&others[0]).await.unwrap();
+        let mut second = Box::pin(admission.admit_within(&others[1]));
         assert!(second.as_mut().now_or_never().is_none());
-        let third = admission.admit().await.unwrap_err();
+        let third = admission.admit_within(&others[2]).await.unwrap_err();
         assert_eq!(third.kind, Kind::ResourceExhausted);
         assert!(third.message.ends_with("try again in 1 s"), "{third}");
         drop(second);
-        let mut fourth = Box::pin(admission.admit());
+        let mut fourth = Box::pin(admission.admit_within(&others[3]));
         assert!(
             fourth.as_mut().now_or_never().is_none(),
             "a place given up is free again"

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::caller::Caller;
 use crate::engine::Engine;
 use crate::error::classify;
+use crate::functions::width;
 use crate::metadata::{CATALOG, TEMP};
 use crate::session::SessionView;
 use crate::views::shadowed;
@@ -224,11 +225,16 @@ impl Upload {
         Ok(rows)
     }
 
-    fn into_table(self, seen: &SessionView) -> Result<Arc<TempTable>> {
-        self.within_limits(seen)?;
+    fn into_table(mut self, seen: &SessionView) -> Result<Arc<TempTable>> {
         let before = destination(&self.target, &self.schema, seen)?;
         let schema =
             before.map_or_else(|| nullable(&self.schema), |table| Arc::clone(&table.schema));
+        // Before they are made: a column without a type came as no bytes at all.
+        let nulls = made(&self.schema, &schema, self.rows);
+        self.bytes = self.bytes.saturating_add(nulls);
+        self.within_limits(seen)?;
+        let nulls = usize::try_from(nulls).unwrap_or(usize::MAX);
+        self.memory.try_grow(nulls).map_err(classify)?;
         let packed = self.packed.finish();
         let fitted = packed.iter().map(|batch| fit(batch, &schema));
         let chunk = Chunk {
@@ -248,7 +254,8 @@ impl Upload {
             |name: &str| name != self.target.table || self.target.if_exists != IfExists::Replace;
         let held = || seen.tables.iter().filter(|(name, _)| stays(name));
         let rows = self.rows + held().map(|(_, table)| table.rows()).sum::<u64>();
-        let bytes = self.bytes + held().map(|(_, table)| table.bytes()).sum::<u64>();
+        let bytes = held().map(|(_, table)| table.bytes()).sum::<u64>();
+        let bytes = bytes.saturating_add(self.bytes);
         let beyond = |what: &str, limit: u64, setting: &str| {
             Err(Error::new(
                 Kind::ResourceExhausted,
@@ -368,6 +375,17 @@ fn nullable(schema: &SchemaRef) -> SchemaRef {
     let fields = schema.fields().iter();
     let fields = fields.map(|field| Arc::new(Field::clone(field).with_nullable(true)));
     Arc::new(Schema::new(fields.collect::<Fields>()))
+}
+
+/// Bytes of the nulls that [`fit`] makes of `rows` rows.
+fn made(sent: &SchemaRef, schema: &SchemaRef, rows: u64) -> u64 {
+    let taken = |field: &&Arc<Field>| {
+        let sent = sent.field_with_name(field.name());
+        sent.is_ok_and(|sent| sent.data_type() == field.data_type())
+    };
+    let made = schema.fields().iter().filter(|field| !taken(field));
+    made.map(|field| width::of_nulls(field.data_type(), rows))
+        .fold(0, u64::saturating_add)
 }
 
 /// `batch` with the columns of `schema`, in its order.

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, Int64Array, NullArray, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, FixedSizeBinaryArray, Int64Array, NullArray, RecordBatch, StringArray,
+};
 use arrow::datatypes::SchemaRef;
 use featureflight_catalog::{Kind, Result};
 
@@ -247,7 +249,7 @@ async fn memory_is_given_back_when_nobody_reads_it() {
     server.gives_back_to(before).await;
 
     server.upload(target("t"), &[rows(&["a"], &[1])]).unwrap();
-    server.session.clear();
+    server.session.end();
     assert_eq!(server.reserved(), before, "gone with the session");
 }
 
@@ -321,4 +323,39 @@ async fn a_spine_is_joined_point_in_time() {
         .lines("SELECT customer_id, age FROM point_in_time_join(TABLE(spine), 'customers:age')")
         .await;
     assert_eq!(joined, ["c1 30", "c1 30", "c9"]);
+}
+
+#[tokio::test]
+async fn nulls_without_a_type_count_as_what_they_become() {
+    let server = server_with(EngineOptions {
+        max_upload_bytes: 1 << 20,
+        ..EngineOptions::default()
+    })
+    .await;
+    let wide = FixedSizeBinaryArray::try_from_iter([vec![7_u8; 1_000]].into_iter());
+    let wide: ArrayRef = Arc::new(wide.unwrap());
+    let wide = RecordBatch::try_from_iter([("c", wide)]).unwrap();
+    server.upload(target("t"), &[wide]).unwrap();
+    let nulls = |rows| {
+        let nulls: ArrayRef = Arc::new(NullArray::new(rows));
+        RecordBatch::try_from_iter([("c", nulls)]).unwrap()
+    };
+    let append = Target {
+        if_exists: IfExists::Append,
+        ..target("t")
+    };
+    let before = server.reserved();
+    let error = server
+        .upload(append.clone(), &[nulls(600), nulls(600)])
+        .unwrap_err();
+    assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+    assert!(error.message.contains("engine.max_upload)"), "{error}");
+    assert_eq!(server.reserved(), before);
+    server.upload(append, &[nulls(600)]).unwrap();
+    assert!(
+        server.reserved() - before >= 600_000,
+        "for as long as they are kept"
+    );
+    let all = server.lines("SELECT count(*), count(c) FROM t").await;
+    assert_eq!(all, ["601 1"]);
 }

@@ -27,7 +27,8 @@ pub enum Executed {
 
 impl Engine {
     /// Runs a statement for its effect, once, with the rows of `bound` as its parameters: several
-    /// only for an `INSERT`, of which all rows together are one write.
+    /// only for an `INSERT`, of which all rows together are one write. `bound` is waited for when
+    /// the statement is known to have an effect: a query is refused before its rows are received.
     ///
     /// # Errors
     /// `InvalidArgument` for a query, which is not run, and for rows that the statement does not
@@ -36,13 +37,14 @@ impl Engine {
         self: &Arc<Self>,
         caller: &Caller,
         sql: &str,
-        bound: Vec<RecordBatch>,
+        bound: impl Future<Output = Result<Vec<RecordBatch>>>,
     ) -> Result<Executed> {
         if !self.prepare(caller, sql).await?.is_update {
             return Err(Error::invalid(
                 "this statement returns rows; execute it as a query, not as an update",
             ));
         }
+        let bound = bound.await?;
         let rows: usize = bound.iter().map(RecordBatch::num_rows).sum();
         // Columns without rows are not nothing: they are no row to write.
         if rows > 1 || (rows == 0 && !bound.is_empty()) {
@@ -70,12 +72,11 @@ impl Engine {
         let (core, view, text) = (Arc::clone(&self.core), caller.view(), sql.to_owned());
         let schema = bound.first().map(RecordBatch::schema);
         let work = async {
-            let planned = self
-                .core
-                .planning
-                .run(self.planning_limit(Some(caller)), move || {
-                    std::future::ready(plan(core, view, &text))
-                });
+            let planned = self.core.planning.run(
+                self.planning_limit(Some(caller)),
+                &caller.session.plans,
+                move || std::future::ready(plan(core, view, &text)),
+            );
             let (names, mut write, parameters) = planned.await?;
             let width = schema.map_or(0, |schema| schema.fields().len());
             if let Some(beyond) = parameters.iter().find(|at| **at >= width) {

@@ -132,10 +132,14 @@ impl Wrong {
     }
 
     pub(super) fn refuse_nulls(&mut self, values: &dyn Array, reason: &'static str) {
-        if values.null_count() == 0 {
+        // A column without a type says of none of its rows that it is null.
+        let Some(nulls) = values
+            .logical_nulls()
+            .filter(|nulls| nulls.null_count() > 0)
+        else {
             return;
-        }
-        for row in (0..values.len()).filter(|row| values.is_null(*row)) {
+        };
+        for row in (0..values.len()).filter(|row| nulls.is_null(*row)) {
             self.refuse(row, "null", reason);
         }
     }

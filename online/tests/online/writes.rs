@@ -1,8 +1,11 @@
 //! A request from its batches to the online store and back.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use arrow::array::{ArrayRef, AsArray, Float64Array, Int64Array, RecordBatch, StringArray};
+use arrow::array::{
+    ArrayRef, AsArray, Float64Array, Int64Array, NullArray, RecordBatch, StringArray,
+};
 use arrow::datatypes::{Float64Type, Int64Type, TimestampMicrosecondType};
 use featureflight_catalog::{Error, Kind, Result};
 use featureflight_online::contents::Digester;
@@ -241,4 +244,44 @@ async fn what_was_written_is_read_back_with_its_types() {
         .collect();
     assert_eq!(scores, [None, Some(0.1)]);
     assert_eq!(rows.column(3).as_string_view().value(0), "");
+}
+
+/// Rows of nulls take no bytes: many may be there at once.
+#[tokio::test]
+async fn a_request_lets_others_have_their_turn_and_can_be_given_up() {
+    let setup = Setup::new();
+    let nulls: ArrayRef = Arc::new(NullArray::new(1 << 22));
+    let columns = ["id", "ts", "score", "note"].map(|name| (name, Arc::clone(&nulls), true));
+    let nulls = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+    let schema = nulls.schema();
+    let request = || WriteRequest {
+        group: &setup.group,
+        operation: Operation::Put,
+        schema: &schema,
+        validate: ValidateOptions::default(),
+        on_error: OnError::Skip,
+        stages: Stages {
+            online: true,
+            offline: false,
+        },
+        once: None,
+    };
+    let few = futures::stream::iter([Ok(nulls.slice(0, 10_000))]);
+    let receipt = write(&setup.outbox, request(), few).await.unwrap();
+    assert_eq!(receipt.answer.accepted, 0);
+    assert_eq!(
+        receipt.answer.refused.rows, 10_000,
+        "they have no identifier"
+    );
+    let batches = futures::stream::iter(vec![Ok(nulls); 4]);
+    let work = write(&setup.outbox, request(), batches);
+    let began = Instant::now();
+    let ended = tokio::time::timeout(Duration::from_millis(300), work).await;
+    assert!(ended.is_err(), "it is not done so soon: {ended:?}");
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(setup.pending(), 0);
 }

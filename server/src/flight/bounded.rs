@@ -41,7 +41,7 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
 
     pub(crate) fn insert(&mut self, key: K, value: V, weight: usize) {
         self.remove(&key);
-        self.drop_expired();
+        self.take_expired();
         while self.weight.saturating_add(weight) > self.capacity {
             let Some(oldest) = self.order.first_key_value().map(|(_, key)| key.clone()) else {
                 break;
@@ -86,9 +86,10 @@ impl<K: Clone + Eq + Hash, V> Bounded<K, V> {
         Some(entry.value)
     }
 
-    fn drop_expired(&mut self) {
+    /// Those that have ended by age, taken out: nobody may come who would find them gone.
+    pub(crate) fn take_expired(&mut self) -> Vec<V> {
         let ttl = self.ttl;
-        self.remove_where(|entry| entry.added.elapsed() >= ttl);
+        self.remove_where(|entry| entry.added.elapsed() >= ttl)
     }
 
     fn remove_where(&mut self, gone: impl Fn(&Entry<V>) -> bool) -> Vec<V> {

@@ -140,6 +140,9 @@ pub(super) async fn do_put(
         .flight_descriptor
         .clone()
         .ok_or_else(|| Error::invalid("DoPut's first message has no descriptor"))?;
+    // It waits until its statement is planned.
+    let kept = service.engine.keep("a request");
+    kept.grow(first.data_body.len())?;
     let messages = futures::stream::iter([Ok(first)]).chain(messages).boxed();
     Ok(match command(&descriptor.cmd)? {
         Command::CommandStatementUpdate(update) => {

@@ -103,6 +103,10 @@ impl Bindings {
         self.0.lock().get(&key(handle)).cloned()
     }
 
+    pub(super) fn sweep(&self) {
+        self.0.lock().take_expired();
+    }
+
     pub(super) fn forget(&self, handle: &[u8]) {
         self.0.lock().remove(&key(handle));
     }

@@ -62,7 +62,10 @@ fn field(field: &FieldRef) -> FieldRef {
 
 #[cfg(test)]
 mod tests {
-    use arrow::array::{Array, ArrayRef, AsArray, ListArray, StructArray, TimestampSecondArray};
+    use arrow::array::{
+        Array, ArrayRef, AsArray, FixedSizeListArray, LargeListArray, ListArray, MapArray,
+        StructArray, TimestampSecondArray,
+    };
     use arrow::buffer::OffsetBuffer;
     use arrow::datatypes::{TimeUnit, TimestampSecondType};
 
@@ -84,12 +87,37 @@ mod tests {
             let fields = Fields::from(vec![Field::new("at", of.data_type().clone(), true)]);
             Arc::new(StructArray::new(fields, vec![of], None))
         };
+        let large = |of: ArrayRef| -> ArrayRef {
+            let lengths = OffsetBuffer::from_lengths([1, 1]);
+            Arc::new(LargeListArray::new(item(&of), lengths, of, None))
+        };
+        let fixed = |of: ArrayRef| -> ArrayRef {
+            Arc::new(FixedSizeListArray::new(item(&of), 1, of, None))
+        };
+        let map = |of: ArrayRef| -> ArrayRef {
+            let keys: ArrayRef = Arc::new(TimestampSecondArray::from(vec![1, 2]));
+            let keys_field = Arc::new(Field::new("key", keys.data_type().clone(), false));
+            let entries = StructArray::from(vec![(keys_field, keys), (item(&of), of)]);
+            let field = Field::new("entries", entries.data_type().clone(), false);
+            let lengths = OffsetBuffer::from_lengths([1, 1]);
+            Arc::new(MapArray::new(
+                Arc::new(field),
+                lengths,
+                entries,
+                None,
+                false,
+            ))
+        };
         let naive: ArrayRef = Arc::new(TimestampSecondArray::from(vec![7, 8]));
         let sent = |zone: &str| {
             RecordBatch::try_from_iter([
                 ("plain", in_zone(zone)),
                 ("nested", list(structs(in_zone(zone)))),
                 ("naive", Arc::clone(&naive)),
+                ("large", large(in_zone(zone))),
+                ("fixed", fixed(in_zone(zone))),
+                ("map", map(in_zone(zone))),
+                ("all", large(fixed(map(in_zone(zone))))),
             ])
             .expect("a batch")
         };

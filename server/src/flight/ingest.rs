@@ -8,8 +8,8 @@ use arrow::datatypes::SchemaRef;
 use arrow_flight::FlightData;
 use arrow_flight::sql::{CommandStatementIngest, TableExistsOption, TableNotExistOption};
 use featureflight_catalog::{Error, Kind, Result};
-use featureflight_engine::Caller;
 use featureflight_engine::temp_tables::{IfExists, Target};
+use featureflight_engine::{Caller, Kept};
 use futures::stream::{BoxStream, try_unfold};
 use futures::{Stream, StreamExt};
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ pub(super) async fn do_put(
         messages,
         deadline: caller.deadline,
         stall_timeout: service.stall_timeout,
+        kept: service.engine.keep("uploaded rows"),
     };
     let schema = rows.schema().await?;
     if !target.temporary {
@@ -67,6 +68,8 @@ struct Rows {
     messages: BoxStream<'static, Result<FlightData>>,
     deadline: Option<Instant>,
     stall_timeout: Duration,
+    /// For the message that is read.
+    kept: Kept,
 }
 
 impl Rows {
@@ -100,7 +103,12 @@ impl Rows {
                 "the upload was given up: its deadline has passed, or nothing came for too long",
             )
         })?;
-        message.transpose()
+        let message = message.transpose()?;
+        let bytes = message
+            .as_ref()
+            .map_or(0, |message| message.data_body.len());
+        self.kept.resize(bytes)?;
+        Ok(message)
     }
 }
 

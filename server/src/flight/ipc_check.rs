@@ -11,7 +11,7 @@ pub(super) mod tests;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use arrow::array::{ArrayRef, AsArray, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, RecordBatch, make_array};
 use arrow::buffer::Buffer;
 use arrow::datatypes::{
     DataType, Decimal32Type, Decimal64Type, Decimal128Type, Decimal256Type, SchemaRef,
@@ -124,6 +124,7 @@ fn decode(message: &FlightData, schema: Option<&SchemaRef>) -> Result<Decoded> {
             let schema = fb_to_schema(schema);
             // A null of a fixed size takes its place all the same, in each row that a join adds.
             width::check_schema(&schema)?;
+            width::check_types(&schema)?;
             Ok(Decoded::Schema(schema.into()))
         }
         (MessageHeader::Schema, Some(_)) => Err(malformed("it has two schemas")),
@@ -236,7 +237,8 @@ fn rows(message: &FlightData, header: Message<'_>, schema: &SchemaRef) -> Result
     Ok(Decoded::Batch(rows))
 }
 
-/// Arrow does not look whether decimals have the digits their type has.
+/// Arrow does not look whether decimals have the digits their type has. At any depth, since queries
+/// take out what is nested.
 fn check_decimals(column: &ArrayRef) -> Result<()> {
     let checked = match *column.data_type() {
         DataType::Decimal32(digits, _) => {
@@ -254,6 +256,11 @@ fn check_decimals(column: &ArrayRef) -> Result<()> {
         DataType::Decimal256(digits, _) => {
             let column = column.as_primitive::<Decimal256Type>();
             column.validate_decimal_precision(digits)
+        }
+        ref nested if nested.is_nested() => {
+            let data = column.to_data();
+            let mut inner = data.child_data().iter().cloned().map(make_array);
+            return inner.try_for_each(|inner| check_decimals(&inner));
         }
         _ => Ok(()),
     };

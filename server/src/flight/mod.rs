@@ -76,6 +76,7 @@ pub(crate) struct Service {
     given_up: Arc<outgoing::GivenUp>,
     keep_alive: Duration,
     advertised_address: Option<String>,
+    ticket_ttl: Duration,
 }
 
 impl std::fmt::Debug for Service {
@@ -112,6 +113,18 @@ impl FlightServer {
             given_up: Arc::default(),
             keep_alive: config.keep_alive.0,
             advertised_address: config.advertised_address.clone(),
+            ticket_ttl: config.ticket_ttl.0,
         })))
+    }
+
+    /// Forgets tickets and bound parameters when their time is over. Never ends.
+    pub(crate) async fn sweep_for_ever(&self) {
+        let pause = self.0.ticket_ttl / 4;
+        let pause = pause.clamp(Duration::from_secs(1), Duration::from_secs(60));
+        loop {
+            tokio::time::sleep(pause).await;
+            self.0.statements.sweep();
+            self.0.bindings.sweep();
+        }
     }
 }

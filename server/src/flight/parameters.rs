@@ -11,6 +11,7 @@ use arrow::ipc::reader::StreamReader;
 use arrow::ipc::writer::StreamWriter;
 use arrow_flight::FlightData;
 use featureflight_catalog::{Error, Kind, Result};
+use featureflight_engine::Kept;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use prost::bytes::Bytes;
@@ -21,33 +22,43 @@ use super::ipc_check::{Decoded, Decoder};
 const MAX_BYTES: usize = 1 << 20;
 const MAX_ROWS_BYTES: usize = 256 << 20;
 
+/// Rows bound to one statement: those of some types take no bytes. A record has an identifier and a
+/// time, of which so many fill what may be sent.
+const MAX_ROWS: usize = 1 << 24;
+
+/// Bytes of memory that columns take for each byte of a header that describes them, at most.
+const BYTES_PER_HEADER_BYTE: usize = 8;
+
 /// The rows a client sends for a query: no batch of them is empty, but for a single one where there
 /// are columns and no rows. None where nothing is bound.
 ///
 /// # Errors
 /// `InvalidArgument` for data that is not what it says it is, `ResourceExhausted` for too much of
-/// it.
+/// it, and when the server has no memory for it, which is taken from `kept`.
 pub(super) async fn receive(
     messages: BoxStream<'static, Result<FlightData>>,
+    kept: &Kept,
 ) -> Result<Vec<RecordBatch>> {
-    receive_within(messages, MAX_BYTES).await
+    receive_within(messages, MAX_BYTES, kept).await
 }
 
 /// As [`receive`], for an update.
 pub(super) async fn receive_rows(
     messages: BoxStream<'static, Result<FlightData>>,
+    kept: &Kept,
 ) -> Result<Vec<RecordBatch>> {
-    receive_within(messages, MAX_ROWS_BYTES).await
+    receive_within(messages, MAX_ROWS_BYTES, kept).await
 }
 
 async fn receive_within(
     mut messages: BoxStream<'static, Result<FlightData>>,
     limit: usize,
+    kept: &Kept,
 ) -> Result<Vec<RecordBatch>> {
     let mut decoder = Decoder::new("the bound parameters");
     let mut rows = Vec::new();
     let mut columns = None;
-    let mut bytes = 0;
+    let (mut bytes, mut number) = (0, 0);
     while let Some(message) = messages.next().await {
         let message = message?;
         bytes += message.data_header.len() + message.data_body.len();
@@ -64,7 +75,20 @@ async fn receive_within(
             Decoded::Schema(schema) => columns = Some(schema),
             Decoded::Nothing => {}
             Decoded::Batch(batch) if batch.num_rows() == 0 => {}
-            Decoded::Batch(batch) => rows.push(batch),
+            Decoded::Batch(batch) => {
+                number += batch.num_rows();
+                if number > MAX_ROWS {
+                    return Err(Error::new(
+                        Kind::ResourceExhausted,
+                        format!(
+                            "a statement takes at most {MAX_ROWS} bound rows: bind them in parts"
+                        ),
+                    ));
+                }
+                let columns = message.data_header.len() * BYTES_PER_HEADER_BYTE;
+                kept.grow(message.data_body.len() + columns)?;
+                rows.push(batch);
+            }
         }
     }
     let columns = columns.filter(|schema| rows.is_empty() && !schema.fields().is_empty());

@@ -90,7 +90,8 @@ pub(super) async fn do_put_query(
 ) -> Result<DoPutPreparedStatementResult> {
     let handle = &command.prepared_statement_handle;
     let mut statement = Statement::open(&service.signer, handle)?;
-    let rows = parameters::receive(messages).await?;
+    let kept = service.engine.keep("bound parameters");
+    let rows = parameters::receive(messages, &kept).await?;
     if !rows.is_empty() {
         let rows = parameters::write(&rows)?;
         service.bindings.remember(handle, rows.clone());
@@ -110,19 +111,24 @@ pub(super) async fn do_put_update(
 ) -> Result<Put> {
     let handle = &command.prepared_statement_handle;
     let statement = Statement::open(&service.signer, handle)?;
-    let mut rows = parameters::receive_rows(messages).await?;
-    if rows.is_empty() {
-        let bound = service.bindings.of(handle);
-        let bound = bound.or_else(|| statement.parameters.clone());
-        rows.extend(
-            bound
-                .map(|rows| parameters::read(&rows))
-                .transpose()?
-                .into_iter()
-                .flatten(),
-        );
-    }
-    statement_update::execute(service, caller, &statement.sql, rows).await
+    // For as long as the statement is at work on them.
+    let kept = service.engine.keep("bound parameters");
+    let bound = async {
+        let mut rows = parameters::receive_rows(messages, &kept).await?;
+        if rows.is_empty() {
+            let bound = service.bindings.of(handle);
+            let bound = bound.or_else(|| statement.parameters.clone());
+            rows.extend(
+                bound
+                    .map(|rows| parameters::read(&rows))
+                    .transpose()?
+                    .into_iter()
+                    .flatten(),
+            );
+        }
+        Ok(rows)
+    };
+    statement_update::execute(service, caller, &statement.sql, bound).await
 }
 
 /// The text and the parameters a handle stands for.

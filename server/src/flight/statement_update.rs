@@ -30,7 +30,7 @@ pub(super) async fn do_put(
     command: CommandStatementUpdate,
 ) -> Result<Put> {
     no_transaction(command.transaction_id.as_deref())?;
-    execute(service, caller, &command.query, Vec::new()).await
+    execute(service, caller, &command.query, async { Ok(Vec::new()) }).await
 }
 
 /// Runs a statement for its effect.
@@ -41,7 +41,7 @@ pub(super) async fn execute(
     service: &Service,
     caller: &Caller,
     sql: &str,
-    bound: Vec<RecordBatch>,
+    bound: impl Future<Output = Result<Vec<RecordBatch>>>,
 ) -> Result<Put> {
     service.calls.may_begin()?;
     Ok(match service.engine.execute(caller, sql, bound).await? {

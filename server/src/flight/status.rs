@@ -130,6 +130,11 @@ pub(crate) fn of_unread<B>(mut answer: http::Response<B>) -> http::Response<B> {
     answer
 }
 
+/// For a message that the server has no memory for.
+pub(crate) fn no_room(error: &Error) -> Status {
+    Status::new(Code::ResourceExhausted, error.message.clone())
+}
+
 /// For a request of which nothing came for `limit`.
 pub(crate) fn stalled(limit: Duration) -> Status {
     Status::new(

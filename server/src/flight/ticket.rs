@@ -115,6 +115,13 @@ impl Statements {
             .collect()
     }
 
+    /// Lets go of what can be fetched no longer, which may be the last to hold a temporary table or
+    /// a session.
+    pub(super) fn sweep(&self) {
+        let expired = self.pinned.lock().take_expired();
+        drop(expired);
+    }
+
     fn weight(&self, executed: &Executed) -> usize {
         executed.query.held_bytes().max(self.least)
     }

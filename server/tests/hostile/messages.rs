@@ -1,6 +1,11 @@
-//! Arrow data that is not what it says, bound as parameters over the wire.
+//! Arrow data that is not what it says, or more than it looks, bound as parameters and uploaded
+//! over the wire.
 
-use arrow::array::{Int64Array, RecordBatch};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, BinaryArray, FixedSizeBinaryArray, Int64Array, NullArray, RecordBatch,
+};
 use arrow::ipc::{
     BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer, CompressionType,
     FieldBuilder, FieldNode, Message, MessageArgs, MessageHeader, MetadataVersion,
@@ -10,7 +15,8 @@ use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
     ActionCreatePreparedStatementRequest, ActionCreatePreparedStatementResult, Any,
-    CommandPreparedStatementQuery, ProstMessageExt,
+    CommandPreparedStatementQuery, CommandStatementIngest, ProstMessageExt, TableDefinitionOptions,
+    TableExistsOption, TableNotExistOption,
 };
 use arrow_flight::{Action, FlightData, FlightDescriptor};
 use flatbuffers::{FlatBufferBuilder, UnionWIPOffset, WIPOffset};
@@ -40,7 +46,7 @@ fn message(
         .with_data_body(body)
 }
 
-/// One column of numbers in buffers at `places`, compressed or said to be.
+/// One column in buffers at `places`, compressed or said to be.
 fn rows(
     length: i64,
     places: &[(i64, i64)],
@@ -48,7 +54,9 @@ fn rows(
     body: Vec<u8>,
 ) -> FlightData {
     let mut builder = FlatBufferBuilder::new();
-    let nodes = builder.create_vector(&[FieldNode::new(length, 0)]);
+    // What has no buffers holds nothing.
+    let nulls = if places.is_empty() { length } else { 0 };
+    let nodes = builder.create_vector(&[FieldNode::new(length, nulls)]);
     let places: Vec<_> = places
         .iter()
         .map(|(at, size)| Buffer::new(*at, *size))
@@ -85,11 +93,13 @@ fn schema(kind: Type, count: usize) -> FlightData {
 }
 
 async fn number() -> Vec<FlightData> {
-    let batch = RecordBatch::try_from_iter([(
-        "1",
-        std::sync::Arc::new(Int64Array::from(vec![7])) as arrow::array::ArrayRef,
-    )])
-    .unwrap();
+    let batch =
+        RecordBatch::try_from_iter([("1", Arc::new(Int64Array::from(vec![7])) as ArrayRef)])
+            .unwrap();
+    encoded(batch).await
+}
+
+async fn encoded(batch: RecordBatch) -> Vec<FlightData> {
     FlightDataEncoderBuilder::new()
         .build(futures::stream::iter([Ok::<_, FlightError>(batch)]))
         .try_collect()
@@ -126,8 +136,36 @@ async fn bind(client: &mut Client, messages: Vec<FlightData>) -> Result<(), toni
     let command = CommandPreparedStatementQuery {
         prepared_statement_handle: handle(client).await,
     };
+    put(client, &command, messages).await
+}
+
+/// Adds the rows to the temporary table `t`.
+async fn upload(client: &mut Client, messages: Vec<FlightData>) -> Result<(), tonic::Status> {
+    let command = CommandStatementIngest {
+        table: "t".to_owned(),
+        temporary: true,
+        table_definition_options: Some(TableDefinitionOptions {
+            if_not_exist: TableNotExistOption::Create.into(),
+            if_exists: TableExistsOption::Append.into(),
+        }),
+        ..CommandStatementIngest::default()
+    };
+    put(client, &command, messages).await
+}
+
+/// One value of so many bytes.
+pub(crate) async fn upload_bytes(client: &mut Client, bytes: &[u8]) -> Result<(), tonic::Status> {
+    let value: ArrayRef = Arc::new(BinaryArray::from(vec![bytes]));
+    let batch = RecordBatch::try_from_iter([("c", value)]).unwrap();
+    upload(client, encoded(batch).await).await
+}
+
+async fn put(
+    client: &mut Client,
+    command: &impl ProstMessageExt,
+    mut messages: Vec<FlightData>,
+) -> Result<(), tonic::Status> {
     let descriptor = FlightDescriptor::new_cmd(command.as_any().encode_to_vec());
-    let mut messages = messages;
     messages[0].flight_descriptor = Some(descriptor);
     let stream = client
         .0
@@ -214,4 +252,25 @@ async fn no_message_of_arrow_data_ends_the_process() {
     child.assert_well("damaged messages").await;
     let grown = child.peak_bytes().saturating_sub(before) >> 20;
     assert!(grown < 64, "{grown} MiB");
+}
+
+#[tokio::test]
+async fn nulls_that_took_no_bytes_do_not_become_a_terabyte() {
+    let mut child = Child::start(&[]);
+    let mut client = child.connect().await;
+    let column =
+        |column: ArrayRef| RecordBatch::try_from_iter_with_nullable([("c", column, true)]).unwrap();
+    let wide = FixedSizeBinaryArray::try_from_iter([vec![7_u8; 1 << 16]].into_iter()).unwrap();
+    upload(&mut client, encoded(column(Arc::new(wide))).await)
+        .await
+        .expect("the yardstick");
+    for length in [1 << 15, 1 << 20, 1 << 24] {
+        let nulls = column(Arc::new(NullArray::new(1)));
+        let schema = encoded(nulls).await.swap_remove(0);
+        let rows = rows(length, &[], None, Vec::new());
+        let status = upload(&mut client, vec![schema, rows]).await.unwrap_err();
+        assert_eq!(status.code(), Code::ResourceExhausted, "{length}: {status}");
+        child.assert_well("nulls without a type").await;
+    }
+    assert_eq!(client.rows("SELECT * FROM t").await.unwrap(), 1);
 }

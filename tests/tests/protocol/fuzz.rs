@@ -7,7 +7,10 @@ use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
-use arrow_flight::sql::{CommandPreparedStatementQuery, ProstMessageExt};
+use arrow_flight::sql::{
+    CommandPreparedStatementQuery, CommandStatementIngest, ProstMessageExt, TableDefinitionOptions,
+    TableExistsOption, TableNotExistOption,
+};
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use featureflight_catalog::hive_type::parse_hive_type;
 use featureflight_catalog::source::CatalogSource;
@@ -191,13 +194,32 @@ fn arrow_messages() {
     let command = CommandPreparedStatementQuery {
         prepared_statement_handle: handle,
     };
+    let upload = |if_exists: TableExistsOption| CommandStatementIngest {
+        table: "uploaded".to_owned(),
+        temporary: true,
+        table_definition_options: Some(TableDefinitionOptions {
+            if_not_exist: TableNotExistOption::Create.into(),
+            if_exists: if_exists.into(),
+        }),
+        ..CommandStatementIngest::default()
+    };
+    let (replace, append) = (
+        upload(TableExistsOption::Replace),
+        upload(TableExistsOption::Append),
+    );
     run("arrow_messages", &seeds, |input| {
         let Ok(changed) = FlightData::decode(input) else {
             return;
         };
         for messages in [
             vec![alone(&command), changed.clone(), good[1].clone()],
-            vec![alone(&command), good[0].clone(), changed],
+            vec![alone(&command), good[0].clone(), changed.clone()],
+            vec![alone(&replace), changed.clone(), good[1].clone()],
+            vec![alone(&append), good[0].clone(), changed.clone()],
+            // A table of the columns it says, with rows of them and of others added.
+            vec![alone(&replace), changed.clone()],
+            vec![alone(&append), changed],
+            vec![alone(&append), good[0].clone(), good[1].clone()],
         ] {
             let messages = futures::stream::iter(messages);
             let bound = runtime.block_on(async {

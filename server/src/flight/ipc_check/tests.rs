@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, DictionaryArray,
-    FixedSizeBinaryArray, Float64Array, Int32Array, Int64Array, ListArray, NullArray, StringArray,
-    StringViewArray, StructArray, TimestampMicrosecondArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal32Array, Decimal64Array,
+    Decimal128Array, Decimal256Array, DictionaryArray, FixedSizeBinaryArray, FixedSizeListArray,
+    Float64Array, Int32Array, Int64Array, LargeListArray, ListArray, MapArray, NullArray,
+    StringArray, StringViewArray, StructArray, TimestampMicrosecondArray, new_null_array,
 };
-use arrow::datatypes::{DataType, Field as ArrowField, Int32Type};
+use arrow::buffer::OffsetBuffer;
+use arrow::datatypes::{DataType, Field as ArrowField, Int32Type, i256};
 use arrow::ipc::{
     BodyCompression, BodyCompressionArgs, BodyCompressionMethod, Buffer as Place, CompressionType,
     FieldBuilder, FieldNode, FixedSizeBinary, FixedSizeBinaryArgs, FixedSizeList,
@@ -444,5 +446,107 @@ fn types_of_fixed_size_that_multiply_are_too_much() {
     ] {
         let error = read(columns).expect_err("too wide");
         assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+    }
+}
+
+/// A column of `item` in each kind of nesting that is taken, and as it is.
+fn nestings(item: &ArrayRef) -> Vec<ArrayRef> {
+    let field = |of: &ArrayRef| Arc::new(ArrowField::new("item", of.data_type().clone(), true));
+    let lengths = || OffsetBuffer::from_lengths([item.len()]);
+    let large = OffsetBuffer::from_lengths([item.len()]);
+    let size = i32::try_from(item.len()).expect("few");
+    let keys: ArrayRef = Arc::new(Int32Array::from_iter_values(0..size));
+    let entries = StructArray::from(vec![
+        (
+            Arc::new(ArrowField::new("key", DataType::Int32, false)),
+            keys,
+        ),
+        (field(item), Arc::clone(item)),
+    ]);
+    let of_entries = Arc::new(ArrowField::new(
+        "entries",
+        entries.data_type().clone(),
+        false,
+    ));
+    vec![
+        Arc::clone(item),
+        Arc::new(StructArray::from(vec![(field(item), Arc::clone(item))])),
+        Arc::new(ListArray::new(
+            field(item),
+            lengths(),
+            Arc::clone(item),
+            None,
+        )),
+        Arc::new(LargeListArray::new(
+            field(item),
+            large,
+            Arc::clone(item),
+            None,
+        )),
+        Arc::new(FixedSizeListArray::new(
+            field(item),
+            size,
+            Arc::clone(item),
+            None,
+        )),
+        Arc::new(MapArray::new(of_entries, lengths(), entries, None, false)),
+    ]
+}
+
+async fn sent(column: ArrayRef) -> Result<Vec<RecordBatch>> {
+    let batch = RecordBatch::try_from_iter([("c", column)]).expect("a batch");
+    decode_all(&encode(batch).await)
+}
+
+#[tokio::test]
+async fn decimals_have_the_digits_of_their_type_at_any_depth() {
+    let decimals = |last: i32| -> Vec<ArrayRef> {
+        let (long, wide) = (i64::from(last), i128::from(last));
+        vec![
+            Arc::new(
+                Decimal32Array::from(vec![1, last])
+                    .with_precision_and_scale(3, 1)
+                    .expect("a type"),
+            ),
+            Arc::new(
+                Decimal64Array::from(vec![1, long])
+                    .with_precision_and_scale(3, 1)
+                    .expect("a type"),
+            ),
+            Arc::new(
+                Decimal128Array::from(vec![1, wide])
+                    .with_precision_and_scale(3, 1)
+                    .expect("a type"),
+            ),
+            Arc::new(
+                Decimal256Array::from(vec![i256::ONE, i256::from_i128(wide)])
+                    .with_precision_and_scale(3, 1)
+                    .expect("a type"),
+            ),
+        ]
+    };
+    for (last, good) in [(999, true), (-999, true), (1_000, false), (-1_000, false)] {
+        for column in decimals(last).iter().flat_map(nestings) {
+            for column in nestings(&column) {
+                let outcome = sent(Arc::clone(&column)).await;
+                let kind = column.data_type();
+                assert_eq!(outcome.is_ok(), good, "{last} in {kind}: {outcome:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn types_that_sql_does_not_make_are_refused_at_any_depth() {
+    let negative = DataType::Decimal128(5, -2);
+    let item = Arc::new(ArrowField::new("item", DataType::Int64, true));
+    let empty = DataType::FixedSizeList(item, 0);
+    for odd in [negative, empty] {
+        for column in nestings(&new_null_array(&odd, 1)) {
+            for column in nestings(&column) {
+                let error = sent(column).await.expect_err("refused");
+                assert_eq!(error.kind, Kind::InvalidArgument, "{error}");
+            }
+        }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, Int64Array, RecordBatchOptions, StringArray};
+use arrow::array::{ArrayRef, Int64Array, NullArray, RecordBatchOptions, StringArray};
 use arrow_flight::encode::{DictionaryHandling, FlightDataEncoderBuilder};
 use arrow_flight::{FlightDescriptor, error::FlightError};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, UnboundedMemoryPool};
 use datafusion::scalar::ScalarValue;
 use futures::TryStreamExt;
 
@@ -34,7 +35,10 @@ async fn encode(batches: Vec<RecordBatch>, handling: DictionaryHandling) -> Vec<
 }
 
 async fn received(messages: Vec<FlightData>) -> Result<Vec<RecordBatch>> {
-    receive(futures::stream::iter(messages.into_iter().map(Ok)).boxed()).await
+    let pool: Arc<dyn MemoryPool> = Arc::new(UnboundedMemoryPool::default());
+    let kept = Kept::from(MemoryConsumer::new("parameters").register(&pool));
+    let messages = futures::stream::iter(messages.into_iter().map(Ok)).boxed();
+    receive(messages, &kept).await
 }
 
 #[tokio::test]
@@ -134,4 +138,17 @@ fn changed(message: &FlightData, position: usize) -> FlightData {
         data_header: header.into(),
         ..message.clone()
     }
+}
+
+#[tokio::test]
+async fn rows_that_take_no_bytes_are_limited_in_number() {
+    let nulls: ArrayRef = Arc::new(NullArray::new(MAX_ROWS / 2));
+    let half = batch(vec![("1", nulls)]);
+    let sent = |batches| encode(batches, DictionaryHandling::Hydrate);
+    let all = received(sent(vec![half.clone(), half.clone()]).await).await;
+    assert_eq!(all.expect("as many as may be").len(), 2);
+    let beyond = vec![half.clone(), half.clone(), half.slice(0, 1)];
+    let error = received(sent(beyond).await).await.expect_err("too many");
+    assert_eq!(error.kind, Kind::ResourceExhausted, "{error}");
+    assert!(error.message.contains("rows"), "{error}");
 }
