@@ -211,7 +211,10 @@ fn serve_on(
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .http2_max_header_list_size(MAX_HEADER_BYTES)
-        .layer(ProgressLayer::new(config.stall_timeout.0))
+        .layer(ProgressLayer::new(
+            config.stall_timeout.0,
+            config.request_timeout.0,
+        ))
         .layer(MapResponseLayer::new(status::of_unread))
         .add_service(health_service)
         .add_service(reflection)

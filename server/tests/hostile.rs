@@ -16,4 +16,5 @@ mod hostile {
     mod messages;
     mod resources;
     mod statements;
+    mod wire;
 }
