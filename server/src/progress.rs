@@ -1,6 +1,7 @@
-//! Requests that stop coming: a body of which nothing arrives for too long ends its call, whether
-//! the client sends one message or many, and one that its client breaks off is no complete one. A
-//! client that died is found by pings; this is for one that lives and says nothing.
+//! Requests that stop coming, or never come to an end: a body of which nothing arrives for too long
+//! ends its call, whether the client sends one message or many, and so does one that drips for
+//! longer than a request may take. One that its client breaks off is no complete one. A client that
+//! died is found by pings; this is for one that lives and says nothing.
 //!
 //! A message of which the end has not come is in memory all the same, where tonic gathers it: what is
 //! there of it counts against the memory that all share.
@@ -14,7 +15,7 @@ use featureflight_engine::{Engine, Kept};
 use http::Request;
 use http_body::{Frame, SizeHint};
 use prost::bytes::Bytes;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tonic::Status;
 use tonic::body::Body;
 use tower::{Layer, Service};
@@ -27,14 +28,23 @@ const PREFIX_BYTES: usize = 5;
 /// Watches the bodies of all requests.
 #[derive(Debug, Clone)]
 pub(crate) struct ProgressLayer {
-    limit: Duration,
+    limits: Limits,
     engine: Arc<Engine>,
 }
 
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    pause: Duration,
+    whole: Duration,
+}
+
 impl ProgressLayer {
-    /// `limit` is the longest pause between two pieces of a body.
-    pub(crate) fn new(limit: Duration, engine: Arc<Engine>) -> Self {
-        Self { limit, engine }
+    /// `pause` is the longest between two pieces of a body, `whole` what all of it may take.
+    pub(crate) fn new(pause: Duration, whole: Duration, engine: Arc<Engine>) -> Self {
+        Self {
+            limits: Limits { pause, whole },
+            engine,
+        }
     }
 }
 
@@ -44,7 +54,7 @@ impl<S> Layer<S> for ProgressLayer {
     fn layer(&self, inner: S) -> Self::Service {
         Progress {
             inner,
-            limit: self.limit,
+            limits: self.limits,
             engine: Arc::clone(&self.engine),
         }
     }
@@ -54,7 +64,7 @@ impl<S> Layer<S> for ProgressLayer {
 #[derive(Debug, Clone)]
 pub(crate) struct Progress<S> {
     inner: S,
-    limit: Duration,
+    limits: Limits,
     engine: Arc<Engine>,
 }
 
@@ -68,12 +78,14 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Progress<S> {
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let limit = self.limit;
+        let limits = self.limits;
         let engine = Arc::clone(&self.engine);
+        let began = Instant::now();
         self.inner.call(request.map(|body| {
             Body::new(Watched {
                 body,
-                limit,
+                limits,
+                began,
                 pause: None,
                 arriving: Arriving::default(),
                 engine,
@@ -85,7 +97,8 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Progress<S> {
 
 struct Watched {
     body: Body,
-    limit: Duration,
+    limits: Limits,
+    began: Instant,
     /// Runs while nothing arrives.
     pause: Option<Pin<Box<Sleep>>>,
     arriving: Arriving,
@@ -160,18 +173,26 @@ impl http_body::Body for Watched {
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
             self.pause = None;
+            // A byte now and then is no pause, and keeps a call open all the same.
+            if matches!(frame, Some(Ok(_))) && self.began.elapsed() >= self.limits.whole {
+                return Poll::Ready(Some(Err(status::dripping(self.limits.whole))));
+            }
             return Poll::Ready(frame.map(|frame| {
                 let frame = frame.map_err(status::of_body)?;
                 self.keep(&frame)?;
                 Ok(frame)
             }));
         }
-        let limit = self.limit;
-        let pause = self
+        let Limits { pause, whole } = self.limits;
+        let left = whole.saturating_sub(self.began.elapsed());
+        let sleep = self
             .pause
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-        match pause.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Some(Err(status::stalled(limit)))),
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(pause.min(left))));
+        match sleep.as_mut().poll(cx) {
+            Poll::Ready(()) if self.began.elapsed() >= whole => {
+                Poll::Ready(Some(Err(status::dripping(whole))))
+            }
+            Poll::Ready(()) => Poll::Ready(Some(Err(status::stalled(pause)))),
             Poll::Pending => Poll::Pending,
         }
     }

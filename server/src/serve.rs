@@ -214,6 +214,7 @@ fn serve_on(
         .http2_max_header_list_size(MAX_HEADER_BYTES)
         .layer(ProgressLayer::new(
             config.stall_timeout.0,
+            config.request_timeout.0,
             Arc::clone(&engine),
         ))
         .layer(MapResponseLayer::new(status::of_unread))

@@ -17,4 +17,5 @@ mod hostile {
     mod messages;
     mod resources;
     mod statements;
+    mod wire;
 }

@@ -1,9 +1,14 @@
 //! Mutated input: seeds that are good, changed at random, and what once went wrong, kept in
-//! `tests/fuzz/TARGET/`. Runs as ordinary tests do, with a seed of its own each time that a failure
-//! names; `FEATUREFLIGHT_FUZZ_RUNS` makes it longer. It is not guided by coverage.
+//! `tests/fuzz/TARGET/`. Runs as ordinary tests do, with a seed of its own each time that it says
+//! first; `FEATUREFLIGHT_FUZZ_RUNS` makes it longer. It is not guided by coverage.
+//!
+//! Each input is in a file before it is tried: an abort leaves nobody to print it, and a hang ends
+//! the process by a watchdog.
 
+use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
@@ -11,6 +16,9 @@ use rand::{Rng, SeedableRng};
 
 /// Longer than any single input may take, in builds without optimization.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An input that takes so long never ends.
+const HANGS: Duration = Duration::from_secs(180);
 
 /// Mutations of a run, where nothing else is said.
 const RUNS: u64 = 400;
@@ -28,19 +36,34 @@ pub fn run(target: &str, seeds: &[Vec<u8>], mut check: impl FnMut(&[u8])) {
     let mut pool = kept(target);
     pool.extend_from_slice(seeds);
     assert!(!pool.is_empty(), "{target} has nothing to start from");
+    let at_work = at_work(target);
+    let about = format!(
+        "{target}, FEATUREFLIGHT_FUZZ_SEED={seed}, input in {}",
+        at_work.display()
+    );
+    say(&about);
+    let (begin, begun) = channel();
+    let hangs = format!("{about}: hangs");
+    std::thread::spawn(move || {
+        if hung(&begun, HANGS) {
+            say(&hangs);
+            std::process::abort();
+        }
+    });
     let mut attempt = |input: &[u8]| {
+        std::fs::write(&at_work, input).unwrap();
+        begin.send(()).unwrap();
         let began = Instant::now();
         let outcome = catch_unwind(AssertUnwindSafe(|| check(input)));
-        if outcome.is_err() || began.elapsed() > PATIENCE {
+        let took = began.elapsed();
+        if outcome.is_err() || took > PATIENCE {
             eprintln!(
-                "{target}, FEATUREFLIGHT_FUZZ_SEED={seed}, after {:?}: {:?}\nkeep it in \
-                 tests/fuzz/{target}/ when it is fixed",
-                began.elapsed(),
+                "{about}, after {took:?}: {:?}\nkeep it in tests/fuzz/{target}/ when it is fixed",
                 String::from_utf8_lossy(input)
             );
         }
         outcome.unwrap_or_else(|panic| resume_unwind(panic));
-        assert!(began.elapsed() <= PATIENCE, "{target} took too long");
+        assert!(took <= PATIENCE, "{target} took too long");
     };
     for input in &pool {
         attempt(input);
@@ -49,8 +72,35 @@ pub fn run(target: &str, seeds: &[Vec<u8>], mut check: impl FnMut(&[u8])) {
         let input = mutated(&pool, &mut random);
         attempt(&input);
     }
+    // Only what something is wrong with is left.
+    std::fs::remove_file(&at_work).unwrap();
 }
 
+/// Where the input is that is tried, beside the program.
+fn at_work(target: &str) -> PathBuf {
+    let program = std::env::current_exe().unwrap();
+    let folder = program.with_file_name("fuzz-inputs");
+    std::fs::create_dir_all(&folder).unwrap();
+    folder.join(format!("{target}-{}", std::process::id()))
+}
+
+/// Not by a macro: what those print is lost when the process aborts.
+fn say(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
+/// Whether nothing new begins for so long, before the end.
+fn hung(begun: &Receiver<()>, patience: Duration) -> bool {
+    loop {
+        match begun.recv_timeout(patience) {
+            Ok(()) => {}
+            Err(RecvTimeoutError::Timeout) => return true,
+            Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+/// The files of `target`; what is no text is kept as hexadecimal digits, with comments behind `#`.
 fn kept(target: &str) -> Vec<Vec<u8>> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz")
@@ -60,8 +110,23 @@ fn kept(target: &str) -> Vec<Vec<u8>> {
     };
     let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     paths.sort();
-    let read = |path: std::path::PathBuf| std::fs::read(path).unwrap();
+    let read = |path: PathBuf| {
+        let content = std::fs::read(&path).unwrap();
+        if path.extension().is_some_and(|extension| extension == "hex") {
+            unhex(std::str::from_utf8(&content).unwrap())
+        } else {
+            content
+        }
+    };
     paths.into_iter().map(read).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    let lines = text.lines().map(|line| line.split('#').next().unwrap());
+    let pairs = lines.flat_map(str::split_whitespace);
+    pairs
+        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
+        .collect()
 }
 
 fn mutated(pool: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
@@ -96,4 +161,38 @@ fn mutated(pool: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
         }
     }
     input
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_input_is_in_a_file_while_it_is_tried_and_left_there_by_a_failure() {
+        let file = at_work("itself");
+        let seeds = [b"seed".to_vec()];
+        run("itself", &seeds, |input| {
+            assert_eq!(std::fs::read(&file).unwrap(), input);
+        });
+        assert!(!file.exists(), "nothing was wrong");
+        let failing = catch_unwind(|| run("itself", &seeds, |_| panic!("wrong")));
+        assert!(failing.is_err());
+        assert_eq!(std::fs::read(&file).unwrap(), b"seed");
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
+    fn what_never_ends_is_told_from_what_is_done() {
+        let patience = Duration::from_millis(50);
+        let (begin, begun) = channel();
+        begin.send(()).unwrap();
+        assert!(hung(&begun, patience));
+        drop(begin);
+        assert!(!hung(&begun, patience));
+    }
+
+    #[test]
+    fn hexadecimal_seeds_have_comments() {
+        assert_eq!(unhex("0a ff # two\n# none\n00"), [10, 255, 0]);
+    }
 }

@@ -5,13 +5,15 @@
 //! can grow is asked first how large its result may become and how long it may take ([`growth`]),
 //! patterns how large a machine they make ([`patterns`]), types how wide they are ([`width`]),
 //! constants, values of subqueries and lists that are cast how many bytes they have ([`constants`],
-//! [`subqueries`], [`items`]), windows how many rows they hold ([`frames`]).
+//! [`subqueries`], [`items`]), windows how many rows they hold ([`frames`]),
+//! approximate percentiles how many centroids they keep ([`digests`]).
 //! The guards sit on names in the function registry, and [`rewrite`] puts them where the planner
 //! makes calls of its own.
 
 mod checked;
 mod concatenation;
 mod constants;
+mod digests;
 mod frames;
 mod growth;
 mod items;
@@ -112,13 +114,14 @@ pub(crate) fn guard(state: &mut SessionState) -> Result<()> {
         .map_err(crate::error::classify)
 }
 
-/// Refuses a plan whose patterns or windows take too much.
+/// Refuses a plan whose patterns, windows or percentiles take too much.
 ///
 /// # Errors
 /// `ResourceExhausted`, with what is too much.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
     patterns::check(plan)
         .and_then(|()| frames::check(plan))
+        .and_then(|()| digests::check(plan))
         .map_err(crate::error::classify)
 }
 

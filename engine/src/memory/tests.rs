@@ -2,10 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::prelude::SessionContext;
+use featureflight_catalog::Kind;
 use parking_lot::Mutex;
 
+use super::Memory;
 use super::pool::{KeptPool, Ledger, QueryPool};
 use super::process::Guard;
 use super::{FREE_BYTES, Kept};
@@ -181,4 +185,27 @@ fn a_server_short_of_memory_still_takes_what_is_small() {
     kept.grow(1).unwrap();
     drop(kept);
     assert_eq!(pool.reserved(), 0);
+}
+
+/// With the thread that looks: it sees that this process is larger than one byte.
+#[tokio::test]
+async fn short_of_memory_a_query_begins_only_alone() {
+    let memory = Memory::new(GRANTED, 1).unwrap();
+    let state = SessionContext::new().state();
+    let seen = async {
+        while !memory.watch.is_short() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let seen = tokio::time::timeout(Duration::from_secs(60), seen).await;
+    seen.expect("the thread looks");
+    let alone = memory.context(&state).expect("nobody else runs");
+    let refused = memory.context(&state).expect_err("somebody runs");
+    assert_eq!(refused.kind, Kind::ResourceExhausted);
+    assert!(refused.message.contains("short of memory"), "{refused}");
+    let ended = super::given_up(&alone).await;
+    assert_eq!(ended.kind, Kind::ResourceExhausted);
+    assert!(ended.message.contains("given up"), "{ended}");
+    drop(alone);
+    memory.context(&state).expect("nobody else runs any more");
 }

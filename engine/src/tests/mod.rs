@@ -2,11 +2,14 @@
 
 mod bound_rows;
 mod browse;
+mod complexity;
 mod growth;
 mod lifecycle;
 mod limits;
 mod optimizer;
+mod panics;
 mod pins;
+mod resources;
 mod sessions;
 mod slices;
 mod stopping;

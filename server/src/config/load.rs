@@ -193,6 +193,7 @@ impl Config {
         for (name, value) in [
             ("server.handshake_timeout", self.server.handshake_timeout),
             ("server.stall_timeout", self.server.stall_timeout),
+            ("server.request_timeout", self.server.request_timeout),
             ("engine.planning_timeout", self.engine.planning_timeout),
             ("outbox.checkpoint", self.outbox.checkpoint),
             ("online.timeout", self.online.timeout),

@@ -64,6 +64,8 @@ pub struct ServerConfig {
     /// A client that takes nothing from its result, or sends nothing of its request, for this long
     /// loses the call.
     pub stall_timeout: Span,
+    /// How long a client may take to send all of one request, uploads included.
+    pub request_timeout: Span,
     /// Where clients can fetch results, as a Flight location (`grpc+tcp://host:port`); when absent
     /// they use the connection they have.
     pub advertised_address: Option<String>,
@@ -91,6 +93,7 @@ impl Default for ServerConfig {
             max_sessions: 10_000,
             handshake_timeout: Span::from_secs(10),
             stall_timeout: Span::from_secs(5 * 60),
+            request_timeout: Span::from_secs(60 * 60),
             advertised_address: None,
             keep_alive: Span::from_secs(20),
             max_message: Bytes(64 << 20),

@@ -283,3 +283,40 @@ fn session_cookie(metadata: &MetadataMap) -> Option<String> {
         .find(|(name, _)| *name == COOKIE)
         .map(|(_, value)| value.trim_matches('"').to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::calls::Calls;
+
+    fn call() -> Call {
+        Call {
+            id: "1".into(),
+            span: Span::none(),
+            cookie: None,
+            under_way: Arc::new(Calls::default().enter("DoGet")),
+        }
+    }
+
+    /// Without it the connection would be reset, and all of its other calls with it.
+    #[tokio::test]
+    async fn a_panic_of_a_handler_is_the_end_of_its_call_alone() {
+        let buggy = async { panic!("a bug in a handler") };
+        let status = call().answer::<()>(buggy).await.expect_err("it panicked");
+        assert_eq!(status.code(), Code::Internal);
+        assert!(!status.message().contains("a bug in"), "{status}");
+        assert_eq!(status.metadata().get(REQUEST_ID).unwrap(), "1");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_stream_is_its_last_item() {
+        let items = futures::stream::iter([1, 2, 3]).map(|item| {
+            assert!(item < 2, "a bug in a stream");
+            Ok(item)
+        });
+        let items: Vec<_> = call().stream(items, Vec::new).collect().await;
+        assert_eq!(items.len(), 2, "one, and why there is no other");
+        assert_eq!(items[0].as_ref().unwrap(), &1);
+        assert_eq!(items[1].as_ref().unwrap_err().code(), Code::Internal);
+    }
+}

@@ -146,6 +146,17 @@ pub(crate) fn stalled(limit: Duration) -> Status {
     )
 }
 
+/// For a request that has not come to its end within `limit`.
+pub(crate) fn dripping(limit: Duration) -> Status {
+    Status::new(
+        Code::DeadlineExceeded,
+        format!(
+            "the request did not come to its end within {} seconds: send it in several",
+            limit.as_secs_f32()
+        ),
+    )
+}
+
 /// What went wrong while a request's messages came in.
 pub(crate) fn of_request(status: &Status) -> Error {
     let kind = match status.code() {

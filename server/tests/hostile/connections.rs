@@ -168,6 +168,34 @@ async fn readers_that_take_nothing_hold_nothing() {
     child.assert_well("silent readers").await;
 }
 
+/// Who reads slowly keeps its place no longer than a query may run.
+#[tokio::test]
+async fn a_reader_that_reads_slowly_ends_with_its_query() {
+    let mut child = Child::start(&[
+        ("SERVER__STALL_TIMEOUT", "30s"),
+        ("ENGINE__QUERY_TIMEOUT", "3s"),
+    ]);
+    let mut client = child.connect().await;
+    let info = client.0.execute(MUCH.into(), None).await.unwrap();
+    let ticket = info.endpoint[0].ticket.clone().unwrap();
+    let mut stream = client.0.inner_mut().do_get(ticket).await.unwrap();
+    let read = async {
+        loop {
+            match stream.get_mut().message().await {
+                Ok(Some(_)) => tokio::time::sleep(Duration::from_millis(300)).await,
+                Ok(None) => panic!("a short result that looks whole"),
+                Err(status) => return status,
+            }
+        }
+    };
+    let status = tokio::time::timeout(Duration::from_secs(120), read).await;
+    let status = status.expect("what was in buffers is read by then");
+    assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
+    let mut watcher = child.connect().await;
+    all_ended(&mut watcher).await;
+    child.assert_well("a slow reader").await;
+}
+
 /// Waits until no query for silent readers runs.
 async fn all_ended(watcher: &mut Client) {
     let running = "SELECT count(*) FROM system.queries \

@@ -102,3 +102,31 @@ async fn large_statements_leave_room_for_fewer_tickets() {
     assert_eq!(status.code(), Code::Aborted, "{status}");
     child.assert_well("large statements").await;
 }
+
+/// One connection is one session here, and it asks for more than the server runs at once.
+#[tokio::test]
+async fn one_session_leaves_a_place_to_the_others() {
+    let mut child = Child::start(&[("ENGINE__MAX_RUNNING_QUERIES", "2")]);
+    let greedy = child.connect().await;
+    let running = (0..4).map(|_| {
+        let mut client = greedy.clone();
+        let sql = "SELECT count(*) FROM range(10000000) a CROSS JOIN range(10000000) b";
+        tokio::spawn(async move { client.rows(sql).await })
+    });
+    let running: Vec<_> = running.collect();
+    // Until they hold what they get: one runs, and the others wait.
+    let mut watcher = child.connect().await;
+    let under_way = "SELECT * FROM system.queries WHERE statement LIKE '%range(10000000) b' \
+                     AND state IN ('queued', 'running')";
+    for _ in 0..100 {
+        let answer = tokio::time::timeout(Duration::from_secs(30), watcher.rows(under_way)).await;
+        let answer = answer.expect("others are answered beside one greedy session");
+        if answer.unwrap() == 4 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    child.assert_well("a greedy session").await;
+    assert!(running.iter().all(|run| !run.is_finished()), "they go on");
+    running.iter().for_each(tokio::task::JoinHandle::abort);
+}

@@ -2,14 +2,15 @@
 //! the client's own. An internal error is a failure here, since a panic of the server ends as one.
 
 use std::path::Path;
+use std::time::Duration;
 
 use arrow::array::{ArrayRef, Int64Array, ListArray, RecordBatch, StringArray};
 use arrow::datatypes::Int32Type;
 use arrow_flight::encode::FlightDataEncoderBuilder;
 use arrow_flight::error::FlightError;
 use arrow_flight::sql::{
-    CommandPreparedStatementQuery, CommandStatementIngest, ProstMessageExt, TableDefinitionOptions,
-    TableExistsOption, TableNotExistOption,
+    Any, CommandPreparedStatementQuery, CommandStatementIngest, ProstMessageExt,
+    TableDefinitionOptions, TableExistsOption, TableNotExistOption, TicketStatementQuery,
 };
 use arrow_flight::{FlightData, FlightDescriptor, Ticket};
 use featureflight_catalog::hive_type::parse_hive_type;
@@ -62,7 +63,11 @@ fn served() -> (Runtime, Server, Client) {
 
 #[test]
 fn statements() {
-    let (runtime, server, _) = served();
+    let runtime = Runtime::new().unwrap();
+    let server = runtime.block_on(Server::configured(|config| {
+        // What a mutation makes large is none of this test's business.
+        config.engine.query_timeout.0 = Duration::from_secs(3);
+    }));
     let seeds: Vec<_> = STATEMENTS
         .iter()
         .map(|sql| sql.as_bytes().to_vec())
@@ -74,6 +79,21 @@ fn statements() {
         let outcome = runtime.block_on(engine.prepare(&session, &sql));
         if let Err(error) = outcome {
             assert_ne!(error.kind, Kind::Internal, "{sql}: {error}");
+        }
+        // On a connection of its own, which is a session: down to the physical plan and the rows.
+        let answered: Result<_, Status> = runtime.block_on(async {
+            let mut client = server.connect().await;
+            let info = client.execute(&sql).await?;
+            for endpoint in &info.endpoint {
+                client.fetch(endpoint.ticket.as_ref().unwrap()).await?;
+            }
+            Ok(())
+        });
+        if let Err(status) = answered {
+            assert!(
+                !matches!(status.code(), Code::Internal | Code::Unknown),
+                "{sql}: {status}"
+            );
         }
     });
 }
@@ -117,10 +137,26 @@ fn tickets() {
     let seeds = vec![only_ticket(&info).ticket.to_vec()];
     run("tickets", &seeds, |input| {
         let ticket = Ticket::new(input.to_vec());
-        if let Err(status) = runtime.block_on(client.fetch(&ticket)) {
-            blamed_on_the_client(&status);
+        match runtime.block_on(client.fetch(&ticket)) {
+            // Protocol Buffers write one message in many ways; what is sealed is inside of it.
+            Ok(_) => assert_eq!(
+                sealed(input),
+                sealed(&seeds[0]),
+                "a changed ticket was taken"
+            ),
+            Err(status) => {
+                assert_ne!(input, seeds[0], "the ticket itself was not: {status}");
+                blamed_on_the_client(&status);
+            }
         }
     });
+}
+
+/// What a ticket's envelope holds.
+fn sealed(ticket: &[u8]) -> Option<Vec<u8>> {
+    let any = Any::decode(ticket).ok()?;
+    let inside: TicketStatementQuery = any.unpack().ok()??;
+    Some(inside.statement_handle.to_vec())
 }
 
 #[test]

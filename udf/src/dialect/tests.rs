@@ -736,6 +736,53 @@ fn sizes_are_bounded() {
     );
 }
 
+/// Each by a statement that nothing else refuses.
+#[test]
+fn what_multiplies_is_bounded() {
+    let list = |item: &str, count: usize| vec![item; count].join(", ");
+    let wildcards = |item: &str, count| format!("SELECT {} FROM t", list(item, count));
+    let most = limits::MAX_WILDCARDS;
+    let calls = |call: &str, count| format!("SELECT {}", list(call, count));
+    for (fits, beyond, words) in [
+        (wildcards("*", most), wildcards("*", most + 1), "wildcards"),
+        (
+            wildcards("t.*", most),
+            wildcards("t.*", most + 1),
+            "wildcards",
+        ),
+        (
+            "SELECT CAST(NULL AS INT[8192])".to_owned(),
+            "SELECT CAST(NULL AS INT[8193])".to_owned(),
+            "elements",
+        ),
+        (
+            "SELECT CAST(NULL AS INT[64][128])".to_owned(),
+            "SELECT CAST(NULL AS INT[64][129])".to_owned(),
+            "elements",
+        ),
+        (
+            "SELECT CAST(NULL AS STRUCT<a INT[4096], b INT[4096]>)".to_owned(),
+            "SELECT CAST(NULL AS STRUCT<a INT[4096], b INT[4097]>)".to_owned(),
+            "elements",
+        ),
+        (
+            calls("max(a)", limits::MAX_AGGREGATES),
+            calls("max(a)", limits::MAX_AGGREGATES + 1),
+            "aggregate functions",
+        ),
+        (
+            calls("f(a) OVER ()", limits::MAX_AGGREGATES),
+            calls("f(a) OVER ()", limits::MAX_AGGREGATES + 1),
+            "aggregate functions",
+        ),
+    ] {
+        assert_eq!(limit(&fits), None, "{words}: {fits}");
+        let refused = parse(&beyond).map(|_| ()).expect_err(words);
+        assert_eq!(refused.kind, Kind::ResourceExhausted, "{refused}");
+        assert!(refused.message.contains(words), "{refused}");
+    }
+}
+
 /// Nesting ends in an error, not in a stack overflow.
 #[test]
 fn nesting_is_bounded() {
