@@ -10,6 +10,7 @@
 pub mod fake_aws;
 pub mod fake_runtime;
 pub mod faults;
+pub mod faulty_s3;
 pub mod fuzz;
 pub mod loopback;
 pub mod offline_service;

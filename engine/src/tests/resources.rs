@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::server_with;
+use crate::query::admission::Share;
 use crate::session::Session;
 use crate::{Caller, Engine, EngineOptions};
 
@@ -87,7 +88,10 @@ async fn keep_planning_busy(engine: &Arc<Engine>) -> JoinSet<Result<()>> {
     let mut busy = JoinSet::new();
     for _ in 0..THREADS {
         let engine = Arc::clone(engine);
-        busy.spawn(async move { engine.core.planning.run(None, std::future::pending).await });
+        busy.spawn(async move {
+            let (planning, share) = (&engine.core.planning, Share::default());
+            planning.run(None, &share, std::future::pending).await
+        });
     }
     while engine.core.planning.load().0 < THREADS {
         tokio::time::sleep(Duration::from_millis(5)).await;

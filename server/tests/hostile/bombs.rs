@@ -246,7 +246,7 @@ fn shapes() -> Vec<(String, String, Outcome)> {
                 90
             )
         ),
-        Either,
+        Late,
     );
     add(
         "joins x 100",

@@ -4,13 +4,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow_flight::FlightInfo;
 use featureflight_catalog::snapshot::Catalog;
 use featureflight_catalog::source::files::FilesSource;
-use featureflight_catalog::storage::WarehouseStorage;
+use featureflight_catalog::storage::{AwsStorage, Storage, WarehouseStorage};
 use featureflight_engine::{Engine, EngineOptions};
 use featureflight_server::config::ServerConfig;
 use featureflight_server::serve_engine;
 use featureflight_tests::faults::{Fault, FaultyStorage};
+use featureflight_tests::faulty_s3::{FaultyS3, HttpFault};
 use featureflight_tests::warehouse::write_examples;
 use tonic::Code;
 
@@ -25,22 +27,41 @@ const STATEMENTS: [&str; 5] = [
      ASOF JOIN features.examples r MATCH_CONDITION (l.ts >= r.event_time) ON l.id = r.id",
 ];
 
+/// Options of an engine that keeps nothing of files.
+fn forgetful() -> EngineOptions {
+    EngineOptions {
+        list_cache_ttl: Duration::ZERO,
+        footer_cache_bytes: 0,
+        ..EngineOptions::default()
+    }
+}
+
 /// A server whose storage fails on command, with nothing of its files kept.
 pub(crate) async fn faulty(timeout: Option<Duration>) -> (Server, Arc<FaultyStorage>) {
+    faulty_with(EngineOptions {
+        query_timeout: timeout.or(EngineOptions::default().query_timeout),
+        ..forgetful()
+    })
+    .await
+}
+
+async fn faulty_with(options: EngineOptions) -> (Server, Arc<FaultyStorage>) {
     let directory = tempfile::tempdir().unwrap();
     write_examples(directory.path());
     let storage = WarehouseStorage::open(directory.path()).unwrap();
     let storage = Arc::new(FaultyStorage::new(storage));
+    let server = over(directory, Arc::clone(&storage) as _, options).await;
+    (server, storage)
+}
+
+/// A server over `storage` of the groups that `directory` describes.
+async fn over(
+    directory: tempfile::TempDir,
+    storage: Arc<dyn Storage>,
+    options: EngineOptions,
+) -> Server {
     let source = Arc::new(FilesSource::new(directory.path()));
-    let catalog = Catalog::open(source, Arc::clone(&storage) as _)
-        .await
-        .unwrap();
-    let options = EngineOptions {
-        list_cache_ttl: Duration::ZERO,
-        footer_cache_bytes: 0,
-        query_timeout: timeout.or(EngineOptions::default().query_timeout),
-        ..EngineOptions::default()
-    };
+    let catalog = Catalog::open(source, storage).await.unwrap();
     let engine = Engine::new(catalog, options).unwrap();
     let config = ServerConfig {
         listen: "127.0.0.1:0".into(),
@@ -49,7 +70,7 @@ pub(crate) async fn faulty(timeout: Option<Duration>) -> (Server, Arc<FaultyStor
     let handle = serve_engine(engine, &config, std::future::pending())
         .await
         .unwrap();
-    (Server { handle, directory }, storage)
+    Server { handle, directory }
 }
 
 /// Everything of the statement, pinned while all is well, then read under `fault`.
@@ -63,9 +84,22 @@ async fn read(
     storage.fail(Fault::None, 0);
     let info = client.execute(sql).await.unwrap();
     storage.fail(fault, good);
-    let answer = client.fetch(&only_ticket(&info)).await;
+    let answer = fetch_all(client, &info).await;
     storage.fail(Fault::None, 0);
-    let mut lines = answer?.lines();
+    answer
+}
+
+/// All of the endpoints, sorted; or the first status.
+async fn fetch_all(client: &mut Client, info: &FlightInfo) -> Result<Vec<String>, tonic::Status> {
+    let mut lines = Vec::new();
+    for endpoint in &info.endpoint {
+        lines.extend(
+            client
+                .fetch(endpoint.ticket.as_ref().unwrap())
+                .await?
+                .lines(),
+        );
+    }
     lines.sort();
     Ok(lines)
 }
@@ -74,10 +108,28 @@ async fn read(
 async fn a_file_that_fails_never_makes_a_result_short() {
     let (server, storage) = faulty(None).await;
     let mut client = server.connect().await;
-    for sql in STATEMENTS {
-        let whole = read(&mut client, &storage, sql, Fault::None, 0)
-            .await
-            .expect(sql);
+    fail_each_read(&mut client, &storage, &STATEMENTS).await;
+    assert_eq!(
+        client.rows("SELECT count(*) FROM features.examples").await,
+        ["2"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_that_fails_never_makes_slices_short() {
+    let (server, storage) = faulty(None).await;
+    let mut client = server.connect().await;
+    client.rows("SET featureflight.endpoints = 4").await;
+    let sql = "SELECT * FROM history.examples UNION ALL SELECT * FROM history.examples";
+    let info = client.execute(sql).await.unwrap();
+    assert!(info.endpoint.len() > 1, "it is cut");
+    fail_each_read(&mut client, &storage, &[sql]).await;
+}
+
+/// Each read of each statement in turn, by each fault: all rows or a status.
+async fn fail_each_read(client: &mut Client, storage: &FaultyStorage, statements: &[&str]) {
+    for sql in statements {
+        let whole = read(client, storage, sql, Fault::None, 0).await.expect(sql);
         assert!(!whole.is_empty(), "{sql}");
         for (fault, expected) in [
             (Fault::Gone, Code::Aborted),
@@ -91,7 +143,7 @@ async fn a_file_that_fails_never_makes_a_result_short() {
             let mut failed = 0;
             // Each read in turn fails, until there are no more.
             for good in 0..200 {
-                match read(&mut client, &storage, sql, fault, good).await {
+                match read(client, storage, sql, fault, good).await {
                     Err(status) => {
                         failed += 1;
                         // What is wrong inside a page may be seen by whoever decodes it.
@@ -112,10 +164,57 @@ async fn a_file_that_fails_never_makes_a_result_short() {
             assert!(failed > 0, "{sql}: no read failed with {fault:?}");
         }
     }
-    assert_eq!(
-        client.rows("SELECT count(*) FROM features.examples").await,
-        ["2"]
-    );
+}
+
+/// What only the wire of an object store can do, to the client that is really used.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broken_object_store_never_makes_a_result_short() {
+    let directory = tempfile::tempdir().unwrap();
+    write_examples(directory.path());
+    let s3 = FaultyS3::serve(&directory.path().join("s3")).await;
+    let storage = Arc::new(AwsStorage::new(&s3.sdk_config()).unwrap());
+    let options = EngineOptions {
+        query_timeout: Some(Duration::from_secs(4)),
+        ..forgetful()
+    };
+    let server = over(directory, storage, options).await;
+    let mut client = server.connect().await;
+    for sql in [STATEMENTS[0], STATEMENTS[1]] {
+        let info = client.execute(sql).await.unwrap();
+        let whole = fetch_all(&mut client, &info).await.expect(sql);
+        assert!(!whole.is_empty(), "{sql}");
+        for fault in [
+            HttpFault::OtherRange,
+            HttpFault::OtherBytes,
+            HttpFault::NoRange,
+            HttpFault::Short,
+            HttpFault::ShortAndSaysSo,
+            HttpFault::Stalled,
+            HttpFault::Failing,
+        ] {
+            for good in [0, 1, 3] {
+                s3.fail(HttpFault::None, 0);
+                let info = client.execute(sql).await.unwrap();
+                s3.fail(fault, good);
+                let answer = fetch_all(&mut client, &info).await;
+                println!("{fault:?} after {good}: {:?}", answer.as_ref().err());
+                match answer {
+                    Err(status) => assert!(
+                        matches!(
+                            status.code(),
+                            Code::Unavailable | Code::DataLoss | Code::DeadlineExceeded
+                        ),
+                        "{sql}, {fault:?} after {good}: {status}"
+                    ),
+                    Ok(rows) => {
+                        assert_eq!(rows, whole, "{sql}, {fault:?} after {good}");
+                        let harmless = good > 0 || fault == HttpFault::NoRange;
+                        assert!(harmless, "{sql}: nothing failed with {fault:?}");
+                    }
+                }
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
