@@ -97,7 +97,7 @@ def forwarded(operation):
     return call
 
 
-for operation in ("connect", "close", "run", "query", "drain", "browse", "option", "upload"):
+for operation in ("connect", "close", "run", "query", "update", "drain", "browse", "option", "upload"):
     setattr(Lab, operation, forwarded(operation))
 
 

@@ -7,7 +7,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from charts import CHARTS
 from paths import CACHE, HERE
@@ -117,6 +117,8 @@ class Driver:
     heavy: bool = False
     # Names of checks beyond those that all pass through.
     more: tuple = ()
+    # Why a check fails, for a user to understand; the page has it behind what the check saw.
+    because: dict = field(default_factory=dict)
 
 
 def python(script, *arguments):
