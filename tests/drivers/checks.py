@@ -89,7 +89,6 @@ def values(bench, read, literals, expected):
     rows = ", ".join(f"({place}, {literal})" for place, literal in enumerate([*literals, "NULL"]))
     try:
         cells = [row[0] for row in bench.rows(f"SELECT v FROM (VALUES {rows}) t(i, v) ORDER BY i")]
-        got = [cell if cell is None else read(cell) for cell in cells]
     except Refused as error:
         return " ".join(str(error).split())[:80]
     if len(cells) != len(expected) + 1:
