@@ -172,7 +172,10 @@ DRIVERS = [
            "Spark refuses the driver's timestamps with a zone: as text they arrive whole, for `to_timestamp`. With the JDBC driver's jar in `spark.jars` and that option of the JVM in `spark.driver.extraJavaOptions` and `spark.executor.extraJavaOptions`. "
            "One task reads all endpoints of a result. Spark's `predicates` and `partitionColumn` make several tasks, each with a statement of its own: `featureflight-system-time` in the URL has them read the same state.",
            spark("spark_jdbc.py", jdbc_jar), heavy=True, because={
-               "types": JDBC_TYPES, "nested": "Spark's `format(\"jdbc\")` knows no nested types: select their fields, or write `CAST(x AS VARCHAR)`.",
+               "types": JDBC_TYPES,
+               "rarer types": "Spark's `format(\"jdbc\")` has no interval, no duration, no map and no decimal beyond 38 digits, and reads a time of day as an instant of 1970: write `CAST(x AS VARCHAR)`, "
+                              "`map_keys(x)` and `map_values(x)`.",
+               "nested": "Spark's `format(\"jdbc\")` knows no nested types: select their fields, or write `CAST(x AS VARCHAR)`.",
                "cancel": "The job ends at once, the statement ten seconds later: Spark 4.3 closes the connection before it stops the task, and the JDBC driver waits five seconds, twice, for the stream to "
                          "end before it gives it up. `featureflight-query-timeout=5min` in the URL bounds every statement."}),
     Driver("spark-map-in-arrow", "PySpark, ADBC in `mapInArrow`", "a data frame of `cursor.adbc_execute_partitions(sql)`, a row and partition for each descriptor, and in the function "
@@ -188,10 +191,13 @@ DRIVERS = [
            "Further properties behind a `?` are headers. It sends the user and password with every call and takes no token, so a session is the connection, and a lost "
            "connection loses what was `SET`: give clocks as headers. Version 18.8.0 may take an error in the middle of a result for its end: count the rows, or use ADBC.", go("sql"), heavy=True, because={
                "types": "The driver has no unsigned 64-bit integers and no dates, and hands decimals out as doubles: write `CAST(x AS VARCHAR)`.",
-               "rarer types": "The driver has none of these; decimals are doubles: write `CAST(x AS VARCHAR)`.",
+               "rarer types": "The driver has no interval, no map and no binary of a fixed size, hands a time of day out as an instant of 1970 and decimals as doubles: write `CAST(x AS VARCHAR)`, "
+                              "`map_keys(x)` and `map_values(x)`, `arrow_cast(x, 'Binary')`.",
                "nested": "The driver has no nested types: select their fields, or write `CAST(x AS VARCHAR)`.",
                "parameters": "The driver binds no instants: write `CAST(? AS TIMESTAMP)` and bind text.",
                "decimal parameters": "The driver binds no decimals: write `CAST(CAST(? AS VARCHAR) AS DECIMAL(38, 10))` and bind text.",
+               "rarer parameters": "The driver binds no dates and no binary: bind text, in `CAST(? AS DATE)` and `decode(?, 'hex')`.",
+               "writes": "`INSERT` and `DELETE` work and are counted; no parameter can be an event time: write `CAST(? AS TIMESTAMP)` and bind text.",
                "reconnect": "It takes no token, so the session is the connection and what was `SET` is lost with it: give clocks as headers."}),
     Driver("node-lakehouse", "Node, @lakehouse-rs/flight-sql-client", "`createFlightSqlClient({ host: HOST, port: PORT, tls: false, headers: [], username: USER, password: PASSWORD })`", "",
            node("lakehouse"), heavy=True, because={
@@ -216,7 +222,7 @@ DRIVERS = [
            "the dialect fetches the first endpoint alone, so a result without a limit would be a part.", superset, heavy=True, more=tuple(CHARTS), because={
                "features": "Superset sends rows to the browser as JSON, which has no infinity: it shows as null.",
                "types": "Rows go to the browser as JSON, which has no NaN and no infinity, and through pandas, which has no integers beyond 64 bits with sign and makes doubles of decimals; binary is shown as "
-                        "Python prints it: write `CAST(x AS VARCHAR)`.",
+                        "Python prints it: write `CAST(x AS VARCHAR)`, and `encode(x, 'hex')` for binary.",
                "nested": "Superset shows nested values as Python prints them: select their fields.",
                "endpoints": "SQL Lab's menu puts its limit in place of the query's own.",
                "error": "Superset parses a statement before it sends it, and of a misspelt one tells the place, not the word.",

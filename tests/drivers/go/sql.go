@@ -162,6 +162,8 @@ func scanned(value any) *string {
 		text = hex.EncodeToString(value)
 	case time.Time:
 		text = value.UTC().Format(time.RFC3339Nano)
+	case time.Duration:
+		text = fmt.Sprintf("PT%sS", strconv.FormatFloat(value.Seconds(), 'f', -1, 64))
 	case float64:
 		text = strconv.FormatFloat(value, 'g', -1, 64)
 	case float32:
