@@ -382,7 +382,7 @@ def writes(bench):
         return ", ".join(f"('{mine}-{place}', '2026-01-01T00:00:00Z', {place}.5)" for place in places)
 
     def seen(expected):
-        found = bench.numbers(f"SELECT count(*), sum(score) FROM notes WHERE id LIKE '{mine}-%'")
+        found = bench.numbers(f"SELECT count(*), sum(score) FROM history.notes WHERE id LIKE '{mine}-%'")
         if found != [expected]:
             wrong.append(f"{found} are there instead of {expected}")
 

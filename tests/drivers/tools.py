@@ -202,7 +202,7 @@ DRIVERS = [
     Driver("node-lakehouse", "Node, @lakehouse-rs/flight-sql-client", "`createFlightSqlClient({ host: HOST, port: PORT, tls: false, headers: [], username: USER, password: PASSWORD })`", "",
            node("lakehouse"), heavy=True, because={
                "types": NODE_INSTANTS,
-               "error": "The client says where it failed and drops what the server said: look into `system.queries`, or run the statement in the shell.",
+               "error": "The client says where it failed and drops what the server said: run the statement in the shell to read it.",
                "late error": "When a stream fails after it began, the client never answers: give each call a time limit."}),
     Driver("node-gizmodata", "Node, @gizmodata/gizmosql-client", "`new FlightSQLClient({ host: HOST, port: PORT, plaintext: true, username: USER, password: PASSWORD })`",
            "It fetches the first endpoint alone: leave `featureflight.endpoints` as it is.", node("gizmodata"), heavy=True, because={"types": NODE_INSTANTS}),

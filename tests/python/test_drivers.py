@@ -46,10 +46,21 @@ from adapter import main
 from python_adbc import Pyarrow
 
 class Defective(Pyarrow):
-    broken = False
 {defect}
 
 main(Defective())
+"""
+LOSING = """
+def connect(self, **where):
+    super().connect(**where)
+    self.asked = -99
+def run(self, sql):
+    super().run(sql)
+    self.asked = 0
+def query(self, **asked):
+    self.asked += 1
+    if self.asked > 1: {}
+    return super().query(**asked)
 """
 # By check; none of these may pass it.
 DEFECTS = [
@@ -57,10 +68,9 @@ DEFECTS = [
     ("endpoints", "def drain(self, sql): return super().drain(sql) | {'tasks': 1}"),
     ("empty", "def query(self, **asked):\n found = super().query(**asked)\n return found if found['rows'] else {'columns': [], 'rows': []}"),
     ("empty", "def query(self, **asked):\n found = super().query(**asked)\n return found if found['rows'] else found | {'columns': found['columns'] * 2}"),
-    ("reconnect", "def connect(self, **where):\n super().connect(**where)\n self.broken = False\n"
-     "def query(self, **asked):\n if self.broken: raise RuntimeError('lost')\n try: return super().query(**asked)\n except Exception:\n  self.broken = True\n  raise"),
-    ("reconnect", "def query(self, **asked):\n try: return super().query(**asked)\n except Exception:\n"
-     "  return {'columns': ['price'], 'rows': [['3.0']]}"),
+    # After the first answer of the clock, which is before the connection is cut.
+    ("reconnect", LOSING.format("raise RuntimeError('lost')")),
+    ("reconnect", LOSING.format("return {'columns': ['price'], 'rows': [['3.0']]}")),
     ("rarer types", "def cells(self, table):\n names, rows = super().cells(table)\n"
      " return names, [[v.replace(microsecond=0) if hasattr(v, 'microsecond') else v for v in row] for row in rows]"),
     ("rarer parameters", "def query(self, sql, parameters):\n return super().query(sql, parameters and [p | ({'value': 'false'} if p['type'] == 'boolean' else {}) for p in parameters])"),
