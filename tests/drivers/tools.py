@@ -221,10 +221,11 @@ DRIVERS = [
            "It fetches `SQL_MAX_ROW` rows and shows `DISPLAY_MAX_ROW`; the limit of its menu replaces a query's own `LIMIT`. Leave `featureflight-endpoints` as it is: "
            "the dialect fetches the first endpoint alone, so a result without a limit would be a part.", superset, heavy=True, more=tuple(CHARTS), because={
                "features": "Superset sends rows to the browser as JSON, which has no infinity: it shows as null.",
-               "types": "Rows go to the browser as JSON, which has no NaN and no infinity, and through pandas, which has no integers beyond 64 bits with sign and makes doubles of decimals; binary is shown as "
-                        "Python prints it: write `CAST(x AS VARCHAR)`, and `encode(x, 'hex')` for binary.",
+               "types": "Rows go to the browser as JSON, which has no NaN and no infinity, and through pandas, which has no integers beyond 64 bits with sign and makes doubles of decimals; a date is shown with "
+                        "its midnight, binary as `[bytes]`: write `CAST(x AS VARCHAR)`, and `encode(x, 'hex')` for binary.",
+               "rarer types": "As above; intervals, durations and maps are shown as Python prints them: write `CAST(x AS VARCHAR)`, `map_keys(x)` and `map_values(x)`.",
                "nested": "Superset shows nested values as Python prints them: select their fields.",
-               "endpoints": "SQL Lab's menu puts its limit in place of the query's own.",
+               "endpoints": "SQL Lab puts a limit on every query, in place of the query's own, and a result with a limit has one endpoint.",
                "error": "Superset parses a statement before it sends it, and of a misspelt one tells the place, not the word.",
                "cancel": "Superset's stop asks the dialect, and this one has no cancel: `&featureflight-query-timeout=30s` in the URI bounds every query.",
                "clock by SQL": "Superset's parser knows no `FOR ... AS OF`: write `t AT (TIMESTAMP => x)` or `as_of('t', event_time => x)`."}),
