@@ -29,6 +29,12 @@ class Adapter:
     def run(self, sql):
         self.query(sql, None)
 
+    def update(self, sql, rows):
+        """On the path of queries a write answers one row, with its count."""
+        if rows:
+            raise NotOffered("no batches of parameters")
+        return int(self.query(sql, None)["rows"][0][0])
+
     def option(self, name, value):
         raise NotOffered("no session options")
 
@@ -75,6 +81,12 @@ def text(value):
         return bytes(value).hex()
     if isinstance(value, (dt.datetime, dt.date, dt.time)):
         return value.isoformat()
+    if isinstance(value, dt.timedelta):
+        return f"PT{value // dt.timedelta(microseconds=1) / 1e6:.6f}S"
+    if type(value).__name__ == "MonthDayNano":
+        return f"P{value.months}M{value.days}DT{decimal.Decimal(value.nanoseconds).scaleb(-9):f}S"
+    if isinstance(value, list) and value and all(isinstance(entry, tuple) and len(entry) == 2 for entry in value):
+        value = dict(value)
     if isinstance(value, dict):
         return json.dumps({key: text(inner) for key, inner in value.items()})
     if isinstance(value, (list, tuple)) or hasattr(value, "tolist"):
@@ -87,7 +99,8 @@ def python(parameter):
     kind, value = parameter["type"], parameter["value"]
     if value is None:
         return None
-    kinds = {"text": str, "int": int, "double": float, "decimal": decimal.Decimal, "timestamp": dt.datetime.fromisoformat}
+    kinds = {"text": str, "int": int, "double": float, "decimal": decimal.Decimal, "timestamp": dt.datetime.fromisoformat,
+             "boolean": "true".__eq__, "date": dt.date.fromisoformat, "binary": bytes.fromhex}
     return kinds[kind](value)
 
 
@@ -102,7 +115,8 @@ def answer(adapter, request):
         return {"ok": getattr(adapter, operation)(**request)}
     except NotOffered as error:
         return {"not_offered": str(error)}
-    except Exception as error:
+    except BaseException as error:
+        # A panic of a library in Rust is no Exception.
         return {"error": adapter.explained(error)}
 
 

@@ -2,7 +2,9 @@
 AssertionError (or what the driver said) when not, `NotOffered` when the driver has no way to ask.
 """
 
+import contextlib
 import datetime as dt
+import itertools
 import json
 import math
 import threading
@@ -15,8 +17,11 @@ from tool import NotOffered, Refused
 from warehouse import MILLION, SPINE, TICK_SUMS, UTC
 
 PRICE_OF_A = "SELECT price FROM prices WHERE sku = 'a'"
-JOIN = "SELECT sku, label, price FROM point_in_time_join(TABLE({}), 'prices:price') ORDER BY label"
+JOIN = "SELECT sku, label, price FROM point_in_time_join({}, 'prices:price') ORDER BY label"
+VALUES = "SELECT * FROM (VALUES {}) v(sku, ts, label)".format(
+    ", ".join(f"('{sku}', TIMESTAMP '{ts:%Y-%m-%d %H:%M:%S}', {label})" for sku, ts, label, _ in SPINE))
 ENDLESS = "SELECT count(*) FROM range(1000000) a CROSS JOIN range({}) b"
+LENGTHY = "SELECT count(*) FROM range(2000) a CROSS JOIN range({}) b"
 
 
 class Bench:
@@ -84,21 +89,32 @@ def values(bench, read, literals, expected):
     rows = ", ".join(f"({place}, {literal})" for place, literal in enumerate([*literals, "NULL"]))
     try:
         cells = [row[0] for row in bench.rows(f"SELECT v FROM (VALUES {rows}) t(i, v) ORDER BY i")]
-        got = [cell if cell is None else read(cell) for cell in cells]
     except Refused as error:
-        return str(error).splitlines()[0][:120]
-    except (ValueError, KeyError, ArithmeticError):
-        return f"reads as {[cell and cell[:40] for cell in cells]}"
-    wrong = [(g, w) for g, w in zip(got, [*expected, None]) if not same(g, w)]
-    if len(got) != len(expected) + 1:
-        return f"{len(got)} rows instead of {len(expected) + 1}"
-    return f"{wrong[0][0]} instead of {wrong[0][1]}" if wrong else None
+        return " ".join(str(error).split())[:80]
+    if len(cells) != len(expected) + 1:
+        return f"{len(cells)} rows instead of {len(expected) + 1}"
+    for cell, wanted in zip(cells, [*expected, None]):
+        try:
+            got = cell if cell is None else read(cell)
+        except (ValueError, KeyError, TypeError, AttributeError, ArithmeticError):
+            return f"reads as {cell[:40]}"
+        if not same(got, wanted):
+            return f"{got} instead of {wanted}"
+
+
+def arrive(bench, cases):
+    """All that do not are named."""
+    bench.connect()
+    wrong = {kind: trouble for kind, *case in cases if (trouble := values(bench, *case))}
+    assert not wrong, "; ".join(f"{kind}: {trouble}" for kind, trouble in wrong.items())
 
 
 def types(bench):
-    bench.connect()
-    wrong = {kind: trouble for kind, *case in warehouse.SCALARS if (trouble := values(bench, *case))}
-    assert not wrong, "; ".join(f"{kind}: {trouble}" for kind, trouble in wrong.items())
+    arrive(bench, warehouse.SCALARS)
+
+
+def rarer_types(bench):
+    arrive(bench, warehouse.RARER)
 
 
 def features(bench):
@@ -138,6 +154,19 @@ def decimals(bench):
     sql = "SELECT price FROM history.prices WHERE CAST(price AS DECIMAL(38, 10)) > ? AND sku = 'a'"
     bench.sees(sql, [[3.0]], {"type": "decimal", "value": "2.5"})
     bench.sees(sql, [], {"type": "decimal", "value": "3.0000000001"})
+    most = "9" * 28 + "." + "9" * 10
+    bench.sees(f"SELECT count(*) FROM (VALUES (CAST('{most}' AS DECIMAL(38, 10)))) t(v) WHERE v = ?", [[1.0]], {"type": "decimal", "value": most})
+
+
+def rarer_parameters(bench):
+    bench.connect()
+    wrong = {}
+    for kind, literal, value in (("boolean", "true", "true"), ("date", "DATE '1969-12-31'", "1969-12-31"), ("binary", "X'00ff10'", "00ff10")):
+        try:
+            bench.sees(f"SELECT count(*) FROM (VALUES ({literal})) t(v) WHERE v = ?", [[1.0]], {"type": kind, "value": value})
+        except (Refused, AssertionError) as trouble:
+            wrong[kind] = " ".join(str(trouble).split())[:80]
+    assert not wrong, "; ".join(f"{kind}: {trouble}" for kind, trouble in wrong.items())
 
 
 def drained(bench, sql):
@@ -145,6 +174,7 @@ def drained(bench, sql):
     assert found["rows"] == MILLION, f"{found['rows']} rows instead of {MILLION}"
     for name, expected in TICK_SUMS.items():
         assert found["sums"][name] == expected, f"the sum of {name} is {found['sums'][name]} instead of {expected}"
+    return found
 
 
 def million(bench):
@@ -153,8 +183,14 @@ def million(bench):
 
 
 def endpoints(bench):
+    """The relay counts the streams that were asked for; a tool that has tasks says how many read."""
+    with Proxy(bench.port) as proxy:
+        bench.connect(headers={"featureflight-endpoints": "4"}, port=proxy.port)
+        before = proxy.fetches
+        tasks = drained(bench, "SELECT id, at, n, half FROM history.ticks").get("tasks", 4)
+        assert proxy.fetches - before >= 4, f"{proxy.fetches - before} endpoints read instead of 4"
+        assert tasks == 4, f"{tasks} tasks instead of 4"
     bench.connect(headers={"featureflight-endpoints": "4"})
-    drained(bench, "SELECT id, at, n, half FROM history.ticks")
     top = bench.numbers("SELECT n FROM history.ticks ORDER BY n DESC LIMIT 1000")
     assert len(top) == 1000, f"{len(top)} rows instead of the first 1000"
     assert top == [[float(MILLION - 1 - place)] for place in range(1000)], "an ordered result lost its order"
@@ -163,7 +199,8 @@ def endpoints(bench):
 def empty(bench):
     bench.connect()
     columns, rows = bench.query("SELECT id, whole, part, at FROM extremes WHERE id = 'nobody'")
-    assert rows == [] and columns in (["id", "whole", "part", "at"], None), f"{columns}, {rows}"
+    assert rows == [], f"{len(rows)} rows instead of none"
+    assert columns == ["id", "whole", "part", "at"], f"the columns are {columns}"
 
 
 def refused(bench, sql, word):
@@ -196,28 +233,45 @@ def late_error(bench):
     bench.sees("SELECT 1", [[1.0]])
 
 
-def cancel(bench):
-    bench.connect()
-    marker = 1_000_000 + time.time_ns() % 1_000_000
-    running = (f"SELECT id FROM system.queries WHERE state = 'running' AND lower(statement) LIKE '%range({marker})%' "
-               "AND statement NOT LIKE '%system.queries%'")
-    seen, over = [], threading.Event()
+def marked():
+    """A number no other statement has."""
+    return 1_000_000 + time.time_ns() % 100_000
+
+
+def runs(bench, marker):
+    """Whether the server computes the statement with `marker`."""
+    return bench.server.rows(
+        f"SELECT id FROM system.queries WHERE state = 'running' AND lower(statement) LIKE '%range({marker})%' AND statement NOT LIKE '%system.queries%'")
+
+
+@contextlib.contextmanager
+def watched(bench, marker):
+    """The moments at which the server was seen computing the statement with `marker`."""
+    moments, over = [], threading.Event()
 
     def watch():
-        while not seen and not over.wait(0.1):
-            seen.extend(bench.server.rows(running))
+        while not over.wait(0.1):
+            if runs(bench, marker):
+                moments.append(time.monotonic())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        seconds = bench.tool.ask("cancel", sql=ENDLESS.format(marker), after=2.0)
+        yield moments
     finally:
         over.set()
         watcher.join()
-    assert seen, "the statement was not running when it was cancelled"
+
+
+def cancel(bench):
+    bench.connect()
+    marker = marked()
+    with watched(bench, marker) as moments:
+        seconds = bench.tool.ask("cancel", sql=ENDLESS.format(marker), after=2.0)
+    assert moments, "the statement was not running when it was cancelled"
     assert seconds < 2, f"the call ended {seconds:.1f} s after the cancel"
     deadline = time.monotonic() + 2
-    while bench.server.rows(running):
+    while runs(bench, marker):
         assert time.monotonic() < deadline, "the server still computes two seconds later"
         time.sleep(0.1)
     bench.connect()
@@ -225,20 +279,28 @@ def cancel(bench):
 
 
 def reconnect(bench):
-    """A cut connection loses the statement, never the session's clock: the answer is the clock's or an error."""
+    """A cut connection loses the statement, never the clock: the answer is the clock's or an error, and soon an answer again. A
+    tool without sessions has its clock by header."""
     for _ in range(3):
         bench.connect()
         bench.sees(PRICE_OF_A, [[3.0]])
     with Proxy(bench.port) as proxy:
         bench.connect(user="ada", port=proxy.port)
-        bench.run("SET featureflight.valid_time = '2026-01-02'")
+        try:
+            bench.run("SET featureflight.valid_time = '2026-01-02'")
+        except NotOffered:
+            bench.connect(headers={"featureflight-valid-time": "2026-01-02"}, user="ada", port=proxy.port)
         bench.sees(PRICE_OF_A, [[1.0]])
         proxy.cut()
-        for _ in range(3):
+        answers, said = 0, None
+        for _ in range(6):
             try:
                 bench.sees(PRICE_OF_A, [[1.0]])
-            except Refused:
-                continue
+                answers += 1
+            except Refused as error:
+                said = error
+                time.sleep(0.5)
+        assert answers, f"no answer any more: {said}"
         bench.connect(user="ada", port=proxy.port)
         bench.sees(PRICE_OF_A, [[3.0]])
 
@@ -288,28 +350,76 @@ def uploaded_spine(bench):
     bench.connect()
     columns = [["sku", "text"], ["ts", "timestamp"], ["label", "int"]]
     bench.tool.ask("upload", name="spine", columns=columns, rows=[[sku, ts.isoformat(), str(label)] for sku, ts, label, _ in SPINE])
-    spine_matches(bench, "spine")
+    spine_matches(bench, "TABLE(spine)")
 
 
 def view_spine(bench):
     bench.connect(user="ada")
-    rows = ", ".join(f"('{sku}', TIMESTAMP '{ts:%Y-%m-%d %H:%M:%S}', {label})" for sku, ts, label, _ in SPINE)
-    bench.run(f"CREATE TEMP VIEW spine_view AS SELECT * FROM (VALUES {rows}) v(sku, ts, label)")
-    spine_matches(bench, "spine_view")
+    bench.run(f"CREATE TEMP VIEW spine_view AS {VALUES}")
+    spine_matches(bench, "TABLE(spine_view)")
+
+
+def statement_spine(bench):
+    bench.connect()
+    spine_matches(bench, f"({VALUES})")
+
+
+def writes(bench):
+    """By literals, by a batch of parameters where there are any, and a deletion; each says how many rows it wrote, if anything."""
+    bench.connect()
+    mine, wrong = f"w{time.time_ns()}", []
+
+    def wrote(what, count, sql, rows=None):
+        try:
+            found = bench.tool.ask("update", sql=sql, rows=rows)
+        except Refused as error:
+            wrong.append(f"{what}: {' '.join(str(error).split())[:120]}")
+        else:
+            if found not in (count, None):
+                wrong.append(f"{what}: {found} rows written instead of {count}")
+
+    def literals(*places):
+        return ", ".join(f"('{mine}-{place}', '2026-01-01T00:00:00Z', {place}.5)" for place in places)
+
+    def seen(expected):
+        found = bench.numbers(f"SELECT count(*), sum(score) FROM history.notes WHERE id LIKE '{mine}-%'")
+        if found != [expected]:
+            wrong.append(f"{found} are there instead of {expected}")
+
+    wrote("literals", 2, f"INSERT INTO notes VALUES {literals(0, 1)}")
+    seen([2.0, 2.0])
+    batch = [[{"type": "text", "value": f"{mine}-{place}"}, {"type": "timestamp", "value": "2026-01-01T00:00:00+00:00"}, {"type": "double", "value": f"{place}.5"}]
+             for place in (2, 3, 4)]
+    try:
+        wrote("batch", 3, "INSERT INTO notes VALUES (?, ?, ?)", batch)
+        seen([5.0, 12.5])
+    except NotOffered:
+        pass
+    wrote("deletion", 1, f"DELETE FROM notes WHERE id = '{mine}-0'")
+    assert [1.0] not in bench.numbers(f"SELECT count(*) FROM notes WHERE id = '{mine}-0'"), "a deleted row is there"
+    assert not wrong, "; ".join(wrong)
 
 
 def keep_alive(bench):
-    """The server sends an empty batch every 100 ms of silence, before and between rows."""
-    bench.connect()
-    bench.sees("SELECT count(*) FROM range(20000) a CROSS JOIN range(20000) b", [[4e8]])
+    """The server sends an empty batch every 100 ms of silence: while it computes, the relay hears one at least every second."""
+    with Proxy(bench.port) as proxy:
+        bench.connect(port=proxy.port)
+        marker = marked()
+        with watched(bench, marker) as moments:
+            bench.sees(LENGTHY.format(marker), [[2000.0 * marker]])
+    assert moments and moments[-1] - moments[0] > 2, "the server computed for less than two seconds: too short to tell"
+    heard = [moments[0], *(one for one in proxy.heard if moments[0] < one < moments[-1]), moments[-1]]
+    silence = max(later - earlier for earlier, later in itertools.pairwise(heard))
+    assert silence < 1, f"nothing came for {silence:.1f} s"
 
 
 # In the order of the table's columns.
 CHECKS = {
-    "connect": connect, "browse": browse, "features": features, "types": types, "nested": nested, "parameters": parameters,
-    "decimal parameters": decimals, "1 M rows": million, "endpoints": endpoints, "empty": empty, "error": error, "late error": late_error, "cancel": cancel,
+    "connect": connect, "browse": browse, "features": features, "types": types, "rarer types": rarer_types, "nested": nested, "parameters": parameters,
+    "decimal parameters": decimals, "rarer parameters": rarer_parameters, "1 M rows": million, "endpoints": endpoints, "empty": empty, "error": error, "late error": late_error, "cancel": cancel,
     "reconnect": reconnect, "clock by SQL": by_sql, "clock by SET": by_set, "clock by option": by_option, "clock by header": by_header,
-    "uploaded spine": uploaded_spine, "view as spine": view_spine, "keep-alive": keep_alive}
+    "uploaded spine": uploaded_spine, "view as spine": view_spine, "spine in the statement": statement_spine,
+    "writes": writes, "keep-alive": keep_alive}
 
 
 def outcome(bench, check):
@@ -319,5 +429,5 @@ def outcome(bench, check):
     except NotOffered as reason:
         return {"result": "not offered", "why": str(reason)}
     except (AssertionError, Refused, ValueError, TypeError) as reason:
-        return {"result": "fail", "why": " ".join(str(reason).split())[:200]}
+        return {"result": "fail", "why": " ".join(str(reason).split())[:700]}
     return {"result": "pass"}

@@ -59,8 +59,9 @@ class Lab(Adapter):
             "header": {"msg_id": message, "msg_type": "execute_request", "username": "", "session": "drivers", "version": "5.3"},
             "parent_header": {}, "metadata": {}, "channel": "shell",
             "content": {"code": code, "silent": False, "store_history": True, "user_expressions": {}, "allow_stdin": False}}))
-        printed = []
-        while True:
+        printed, reply, idle = [], None, False
+        # The two come on channels of their own, in either order.
+        while reply is None or not idle:
             answer = json.loads(self.socket.recv())
             if answer["parent_header"].get("msg_id") != message:
                 continue
@@ -68,10 +69,12 @@ class Lab(Adapter):
             if kind == "stream" and content["name"] == "stdout":
                 printed.append(content["text"])
             elif kind == "execute_reply":
-                if content["status"] != "ok":
-                    raise RuntimeError(f"{content.get('ename')}: {content.get('evalue')}")
-            elif kind == "status" and content["execution_state"] == "idle":
-                return "".join(printed)
+                reply = content
+            elif kind == "status":
+                idle = content["execution_state"] == "idle"
+        if reply["status"] != "ok":
+            raise RuntimeError(f"{reply.get('ename')}: {reply.get('evalue')}")
+        return "".join(printed)
 
     def about(self):
         return {name: version(name) for name in ("jupyterlab", "jupysql", "sqlalchemy-adbc", "adbc-driver-flightsql")}
@@ -97,7 +100,7 @@ def forwarded(operation):
     return call
 
 
-for operation in ("connect", "close", "run", "query", "drain", "browse", "option", "upload"):
+for operation in ("connect", "close", "run", "query", "update", "drain", "browse", "option", "upload"):
     setattr(Lab, operation, forwarded(operation))
 
 

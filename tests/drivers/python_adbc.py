@@ -73,6 +73,13 @@ class Pyarrow(Adapter):
                     found["columns"] += [[name, table["table_name"], c["column_name"]] for c in table["table_columns"]]
         return found
 
+    def update(self, sql, rows):
+        if rows:
+            self.cursor.executemany(sql, [[python(p) for p in row] for row in rows])
+        else:
+            self.cursor.execute(sql)
+        return self.cursor.rowcount
+
     def option(self, name, value):
         self.connection.adbc_connection.set_options(**{SESSION + name: value})
 

@@ -53,6 +53,11 @@ class JupySql(SqlAlchemy):
         finally:
             self.shell.run_line_magic("config", "SqlMagic.named_parameters = 'disabled'")
 
+    def update(self, sql, rows):
+        if rows:
+            raise NotOffered("%sql has no batches of parameters")
+        self.cell(sql)
+
     def drain(self, sql):
         frame = self.cell(sql).DataFrame()
         numeric = frame.select_dtypes("number")

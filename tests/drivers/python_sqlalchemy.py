@@ -35,6 +35,9 @@ class SqlAlchemy(Adapter):
         result = self.connection.exec_driver_sql(sql, tuple(python(p) for p in parameters) if parameters else None)
         return {"columns": list(result.keys()), "rows": [[text(value) for value in row] for row in result]}
 
+    def update(self, sql, rows):
+        return self.connection.exec_driver_sql(sql, [tuple(python(p) for p in row) for row in rows] if rows else None).rowcount
+
     def drain(self, sql):
         result = self.connection.exec_driver_sql(sql)
         rows, sums = 0, {}

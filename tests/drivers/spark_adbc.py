@@ -27,11 +27,27 @@ def schema_of(uri, settings, sql):
         return cursor.adbc_execute_schema(sql)
 
 
+def partitions_of(uri, settings, sql):
+    """Descriptors of the endpoints of one result; any process reads them."""
+    with connect(uri, settings) as connection, connection.cursor() as cursor:
+        return cursor.adbc_execute_partitions(sql)[0]
+
+
+def batches_of(uri, settings, descriptor, schema):
+    with connect(uri, settings) as connection, connection.cursor() as cursor:
+        cursor.adbc_read_partition(descriptor)
+        for found in cursor.fetch_record_batch():
+            yield found.cast(schema)
+
+
 def readable(schema):
-    """The Arrow schema Spark has types for: it knows no unsigned 64-bit integers."""
+    """The Arrow schema Spark has types for: it knows no unsigned 64-bit integers and no binary of a fixed size."""
     import pyarrow as pa
 
-    return pa.schema([field.with_type(pa.decimal128(20, 0)) if field.type == pa.uint64() else field for field in schema])
+    def known(kind):
+        return pa.decimal128(20, 0) if kind == pa.uint64() else pa.binary() if pa.types.is_fixed_size_binary(kind) else kind
+
+    return pa.schema([field.with_type(known(field.type)) for field in schema])
 
 
 class SparkAdbc(Spark):
@@ -49,15 +65,16 @@ class MapInArrow(SparkAdbc):
         uri, settings = self.where()
         schema = readable(schema_of(uri, settings, sql))
 
+        descriptors = partitions_of(uri, settings, sql)
+
         def read(batches):
             for batch in batches:
-                for row in batch.column(0).to_pylist():
-                    with connect(uri, settings) as connection, connection.cursor() as cursor:
-                        cursor.execute(row)
-                        for found in cursor.fetch_record_batch():
-                            yield found.cast(schema)
+                for descriptor in batch.column(0).to_pylist():
+                    yield from batches_of(uri, settings, descriptor, schema)
 
-        return self.spark.createDataFrame([(sql,)], "sql string").coalesce(1).mapInArrow(read, from_arrow_schema(schema))
+        # A partition, so a task, for each endpoint.
+        rows = self.spark.sparkContext.parallelize([(bytearray(descriptor),) for descriptor in descriptors], len(descriptors))
+        return self.spark.createDataFrame(rows, "descriptor binary").mapInArrow(read, from_arrow_schema(schema))
 
 
 class Source(SparkAdbc):
@@ -70,15 +87,10 @@ class Source(SparkAdbc):
 
         class Reader(DataSourceReader):
             def partitions(self):
-                with connect(uri, settings) as connection, connection.cursor() as cursor:
-                    descriptors, _ = cursor.adbc_execute_partitions(sql)
-                return [InputPartition(descriptor) for descriptor in descriptors]
+                return [InputPartition(descriptor) for descriptor in partitions_of(uri, settings, sql)]
 
             def read(self, partition):
-                with connect(uri, settings) as connection, connection.cursor() as cursor:
-                    cursor.adbc_read_partition(partition.value)
-                    for found in cursor.fetch_record_batch():
-                        yield found.cast(schema)
+                yield from batches_of(uri, settings, partition.value, schema)
 
         class Endpoints(DataSource):
             @classmethod

@@ -23,6 +23,9 @@ def session(jars=""):
 class Spark(Adapter):
     """What all ways into Spark share: a statement is a data frame, everything else the frame's."""
 
+    # Whether each endpoint of a result is a task's.
+    parallel = True
+
     def __init__(self, jars=""):
         self.spark = session(jars)
 
@@ -52,13 +55,17 @@ class Spark(Adapter):
         frame = self.frame(sql)
         return {"columns": frame.columns, "rows": [[text(plain(value)) for value in row] for row in frame.collect()]}
 
+    def update(self, sql, rows):
+        raise NotOffered("Spark reads the table or query it is given; write through a driver")
+
     def drain(self, sql):
         from pyspark.sql import functions
 
         frame = self.frame(sql)
         names = [field.name for field in frame.schema if field.dataType.typeName() in ("long", "integer", "double", "decimal")]
-        found = frame.agg(functions.count("*"), *(functions.sum(name) for name in names)).collect()[0]
-        return {"rows": found[0], "sums": dict(zip(names, map(float, found[1:])))}
+        frame = frame.withColumn("task", functions.spark_partition_id())
+        found = frame.agg(functions.count("*"), functions.count_distinct("task"), *(functions.sum(name) for name in names)).collect()[0]
+        return {"rows": found[0], "sums": dict(zip(names, map(float, found[2:])))} | ({"tasks": found[1]} if self.parallel else {})
 
     def option(self, name, value):
         raise NotOffered("every task is a session of its own; write a header")
@@ -67,6 +74,8 @@ class Spark(Adapter):
         raise NotOffered("every task is a session of its own; upload through a driver")
 
     def cancel(self, sql, after):
+        # The first job of a session takes seconds to begin.
+        self.query("SELECT 1", None)
         self.spark.sparkContext.setJobGroup("cancelled", sql, True)
         self.spark.conf.set("spark.sql.execution.interruptOnCancel", "true")
         return self.cancelling(lambda: self.in_group(sql), lambda: self.spark.sparkContext.cancelJobGroup("cancelled"), after)
@@ -81,6 +90,8 @@ def plain(value):
 
 
 class SparkJdbc(Spark):
+    parallel = False
+
     def frame(self, sql):
         url = f"jdbc:arrow-flight-sql://{self.place}?useEncryption=false&featureflight-timestamps=text"
         url += "".join(f"&{name}={value}" for name, value in self.headers.items())

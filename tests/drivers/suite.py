@@ -16,10 +16,10 @@ from conftest import serving  # noqa: E402
 
 @contextlib.contextmanager
 def server():
-    """On the drivers' warehouse, with keep-alives dense enough to meet every driver."""
+    """On the drivers' warehouse, which it writes too, with keep-alives dense enough to meet every driver."""
     with tempfile.TemporaryDirectory() as folder:
         write(folder)
-        with serving("--warehouse", folder, env={"FEATUREFLIGHT__SERVER__KEEP_ALIVE": "100ms"}) as running:
+        with serving("--warehouse", folder, "--own", env={"FEATUREFLIGHT__SERVER__KEEP_ALIVE": "100ms"}) as running:
             yield running
 
 

@@ -10,7 +10,8 @@ A request is `{"op": ..., ...}`; the answer `{"ok": ...}`, `{"error": "what the 
 | close | | null |
 | query | sql, parameters: a list of `{"type", "value"}` or null | `{"columns": [...], "rows": [[...]]}` |
 | run | sql | null: a statement without rows |
-| drain | sql | `{"rows": n, "sums": {column: number}}`, added up from what the driver handed out |
+| drain | sql | `{"rows": n, "sums": {column: number}}`, added up from what the driver handed out; with `tasks`, how many of them read, where the tool has tasks |
+| update | sql, rows: null or lists of parameters | the number of rows written, as the driver says, or null where it says nothing |
 | browse | | `catalogs`, `schemas`, `tables` as `[schema, table]`, `columns` as `[schema, table, column]`, `keys` as `[schema, table, column]`; null where not offered |
 | option | name, value | null: a session option set through the driver's own API |
 | upload | name, columns, rows | null: a temporary table of the session |
@@ -18,7 +19,7 @@ A request is `{"op": ..., ...}`; the answer `{"ok": ...}`, `{"error": "what the 
 | chart | table or sql, axis, grain, metrics, time_range | the rows of a saved chart: the axis and the metrics, SQL by label |
 
 A cell is null or text: integers and decimals in digits, doubles as `float()` reads them, binary in hexadecimal, dates and
-instants in ISO 8601 (an instant without offset is UTC), nested values as JSON of such cells.
+instants in ISO 8601 (an instant without offset is UTC), intervals and durations as ISO durations, nested values as JSON of such cells.
 """
 
 import contextlib
@@ -44,13 +45,14 @@ class Tool:
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=env,
             start_new_session=True)
-        self.answers = queue.Queue()
+        self.answers, self.ended = queue.Queue(), False
         threading.Thread(target=self._read, daemon=True).start()
 
     def _read(self):
         for line in self.process.stdout:
             if line.startswith("{"):
                 self.answers.put(json.loads(line))
+        self.ended = True
         self.answers.put({"died": True})
 
     def ask(self, op, seconds=120, **fields):
@@ -69,7 +71,7 @@ class Tool:
         return answer["ok"]
 
     def alive(self):
-        return self.process.poll() is None
+        return not self.ended and self.process.poll() is None
 
     def stop(self):
         """Ends the tool and what it started."""

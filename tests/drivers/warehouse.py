@@ -2,7 +2,9 @@
 comes from the server."""
 
 import datetime as dt
+import json
 import math
+import re
 import struct
 import sys
 from decimal import Decimal
@@ -79,13 +81,57 @@ SCALARS = [
 ]
 
 
+def span(text):
+    """Months, days and seconds of an ISO duration; some write a blank and a second `P` before the time."""
+    date, _, clock = text.replace(" P", "").partition("T")
+
+    def part(letter, of):
+        return sum(Decimal(number) for number in re.findall(rf"(-?[\d.]+){letter}", of))
+
+    return 12 * part("Y", date) + part("M", date), 7 * part("W", date) + part("D", date), 3600 * part("H", clock) + 60 * part("M", clock) + part("S", clock)
+
+
+def length(text):
+    """Seconds of an ISO duration without months."""
+    months, days, seconds = span(text)
+    return (months, 86400 * days + seconds)
+
+
+def mapping(text):
+    """Some hand a map out as a list of its entries."""
+    found = json.loads(text)
+    entries = [json.loads(one) if isinstance(one, str) else one for one in found] if isinstance(found, list) else None
+    return found if entries is None else {one["key"]: one["value"] for one in entries}
+
+
+def most(digits, behind):
+    number = "9" * (digits - behind) + ("." + "9" * behind if behind else "")
+    return f"decimal({digits}, {behind})", Decimal, each(f"DECIMAL({digits}, {behind})", number, "-" + number), [Decimal(number), Decimal("-" + number)]
+
+
+# Of types that few tools have.
+RARER = [
+    ("time", dt.time.fromisoformat, each("TIME", "00:00:00", "23:59:59.999999"), [dt.time(0), dt.time(23, 59, 59, 999999)]),
+    ("interval", span, ["INTERVAL '1 month 2 days 3.5 seconds'", "INTERVAL '-14 months'"], [(1, 2, Decimal("3.5")), (-14, 0, 0)]),
+    ("duration", length, ["arrow_cast(90061500000, 'Duration(Microsecond)')", "arrow_cast(-1500000, 'Duration(Microsecond)')"], [(0, Decimal("90061.5")), (0, Decimal("-1.5"))]),
+    most(38, 0), most(38, 38), most(76, 0),
+    ("binary of a fixed size", bytes.fromhex, ["arrow_cast(X'00ff10', 'FixedSizeBinary(3)')"], [b"\x00\xff\x10"]),
+    ("map", mapping, ["MAP {'a': 1, 'b': NULL}"], [{"a": "1", "b": None}]),
+]
+
+# Written by drivers.
+NOTES = description("notes", "id", "at", {"id": "String", "at": "String", "score": "Fractional"})
+NOTE = pa.table({"id": ["first"], "at": ["2026-01-01T00:00:00Z"], "score": [0.0]})
+
+
 def write(folder):
-    """Writes the three groups into the warehouse at `folder`."""
+    """Writes the groups into the warehouse at `folder`."""
     columns = list(zip(*PRICE_ROWS))
     write_warehouse(folder, PRICES, pa.table(dict(zip(("sku", "at", "price"), columns))))
     ids, wholes, parts, words = map(list, zip(*EXTREME_ROWS))
     write_warehouse(folder, EXTREMES, pa.table({
         "id": ids, "at": ["2026-01-01T00:00:00Z"] * len(ids), "whole": pa.array(wholes, pa.int64()), "part": parts, "words": words}))
+    write_warehouse(folder, NOTES, NOTE)
     numbers = range(MILLION)
     begin, each_second = utc(1).timestamp(), 4 * 3600 / MILLION
     write_warehouse(folder, TICKS, pa.table({

@@ -109,6 +109,31 @@ func (a *adbcAdapter) query(sql string, parameters []parameter) (table, error) {
 	return found, err
 }
 
+func (a *adbcAdapter) update(sql string, rows [][]parameter) (int64, error) {
+	statement, err := a.connection.NewStatement()
+	if err != nil {
+		return 0, err
+	}
+	defer statement.Close()
+	if err := statement.SetSqlQuery(sql); err != nil {
+		return 0, err
+	}
+	if rows != nil {
+		if err := statement.Prepare(background); err != nil {
+			return 0, err
+		}
+		bound, err := record(rows...)
+		if err != nil {
+			return 0, err
+		}
+		defer bound.Release()
+		if err := statement.Bind(background, bound); err != nil {
+			return 0, err
+		}
+	}
+	return statement.ExecuteUpdate(background)
+}
+
 func (a *adbcAdapter) drain(sql string) (drained, error) {
 	found := drained{Sums: map[string]float64{}}
 	err := a.each(background, sql, nil, func(batch arrow.RecordBatch) {
@@ -150,6 +175,24 @@ func cell(column arrow.Array, row int) *string {
 	case *array.Timestamp:
 		unit := values.DataType().(*arrow.TimestampType).Unit
 		text = values.Value(row).ToTime(unit).Format(time.RFC3339Nano)
+	case *array.FixedSizeBinary:
+		text = hex.EncodeToString(values.Value(row))
+	case *array.Time64:
+		text = values.Value(row).FormattedString(values.DataType().(*arrow.Time64Type).Unit)
+	case *array.Duration:
+		unit := values.DataType().(*arrow.DurationType).Unit
+		text = fmt.Sprintf("PT%sS", strconv.FormatFloat((time.Duration(values.Value(row))*unit.Multiplier()).Seconds(), 'f', -1, 64))
+	case *array.MonthDayNanoInterval:
+		span := values.Value(row)
+		text = fmt.Sprintf("P%dM%dDT%sS", span.Months, span.Days, strconv.FormatFloat(float64(span.Nanoseconds)/1e9, 'f', -1, 64))
+	case *array.Map:
+		from, to := values.ValueOffsets(row)
+		entries := map[string]*string{}
+		for place := int(from); place < int(to); place++ {
+			entries[*cell(values.Keys(), place)] = cell(values.Items(), place)
+		}
+		encoded, _ := json.Marshal(entries)
+		text = string(encoded)
 	case *array.Date32:
 		text = values.Value(row).FormattedString()
 	case *array.List:
@@ -176,15 +219,22 @@ func cell(column arrow.Array, row int) *string {
 var kinds = map[string]arrow.DataType{
 	"text": arrow.BinaryTypes.String, "int": arrow.PrimitiveTypes.Int64, "double": arrow.PrimitiveTypes.Float64,
 	"decimal": &arrow.Decimal128Type{Precision: 38, Scale: 10}, "timestamp": arrow.FixedWidthTypes.Timestamp_us,
+	"boolean": arrow.FixedWidthTypes.Boolean, "date": arrow.FixedWidthTypes.Date32, "binary": arrow.BinaryTypes.Binary,
 }
 
-func record(parameters []parameter) (arrow.RecordBatch, error) {
-	fields, row := []arrow.Field{}, []*string{}
-	for place, bound := range parameters {
+func record(rows ...[]parameter) (arrow.RecordBatch, error) {
+	fields, values := []arrow.Field{}, [][]*string{}
+	for place, bound := range rows[0] {
 		fields = append(fields, arrow.Field{Name: fmt.Sprint(place), Type: kinds[bound.Type], Nullable: true})
-		row = append(row, bound.Value)
 	}
-	return batch(fields, [][]*string{row})
+	for _, row := range rows {
+		cells := []*string{}
+		for _, bound := range row {
+			cells = append(cells, bound.Value)
+		}
+		values = append(values, cells)
+	}
+	return batch(fields, values)
 }
 
 func batch(fields []arrow.Field, rows [][]*string) (arrow.RecordBatch, error) {
@@ -194,6 +244,12 @@ func batch(fields []arrow.Field, rows [][]*string) (arrow.RecordBatch, error) {
 		for place, value := range row {
 			if value == nil {
 				builder.Field(place).AppendNull()
+			} else if binary, ok := builder.Field(place).(*array.BinaryBuilder); ok && fields[place].Type.ID() == arrow.BINARY {
+				bytes, err := hex.DecodeString(*value)
+				if err != nil {
+					return nil, err
+				}
+				binary.Append(bytes)
 			} else if err := builder.Field(place).AppendValueFromString(*value); err != nil {
 				return nil, err
 			}
@@ -258,12 +314,8 @@ func (a *adbcAdapter) upload(asked request) error {
 	for _, column := range asked.Columns {
 		fields = append(fields, arrow.Field{Name: column[0], Type: kinds[column[1]], Nullable: true})
 	}
-	for _, row := range asked.Rows {
-		cells := []*string{}
-		for place := range row {
-			cells = append(cells, &row[place])
-		}
-		rows = append(rows, cells)
+	if err := json.Unmarshal(asked.Rows, &rows); err != nil {
+		return err
 	}
 	bound, err := batch(fields, rows)
 	if err != nil {

@@ -29,8 +29,9 @@ type request struct {
 	Name       string            `json:"name"`
 	Value      string            `json:"value"`
 	Columns    [][2]string       `json:"columns"`
-	Rows       [][]string        `json:"rows"`
-	After      float64           `json:"after"`
+	// Lists of text for an upload, of parameters for an update.
+	Rows  json.RawMessage `json:"rows"`
+	After float64         `json:"after"`
 }
 
 type table struct {
@@ -60,6 +61,7 @@ type adapter interface {
 	close() error
 	run(sql string) error
 	query(sql string, parameters []parameter) (table, error)
+	update(sql string, rows [][]parameter) (int64, error)
 	drain(sql string) (drained, error)
 	browse() (browsed, error)
 	option(name, value string) error
@@ -91,6 +93,12 @@ func do(tool adapter, module string, asked request) (any, error) {
 		return nil, tool.run(asked.SQL)
 	case "query":
 		return tool.query(asked.SQL, asked.Parameters)
+	case "update":
+		var rows [][]parameter
+		if err := json.Unmarshal(asked.Rows, &rows); err != nil {
+			return nil, err
+		}
+		return tool.update(asked.SQL, rows)
 	case "drain":
 		return tool.drain(asked.SQL)
 	case "browse":

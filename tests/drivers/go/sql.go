@@ -52,13 +52,9 @@ func (a *sqlAdapter) run(text string) error {
 }
 
 func (a *sqlAdapter) each(ctx context.Context, text string, parameters []parameter, use func([]string, []any)) error {
-	bound := []any{}
-	for _, p := range parameters {
-		value, err := native(p)
-		if err != nil {
-			return err
-		}
-		bound = append(bound, value)
+	bound, err := natives(parameters)
+	if err != nil {
+		return err
 	}
 	rows, err := a.connection.QueryContext(ctx, text, bound...)
 	if err != nil {
@@ -84,6 +80,18 @@ func (a *sqlAdapter) each(ctx context.Context, text string, parameters []paramet
 	return rows.Err()
 }
 
+func natives(parameters []parameter) ([]any, error) {
+	bound := []any{}
+	for _, p := range parameters {
+		value, err := native(p)
+		if err != nil {
+			return nil, err
+		}
+		bound = append(bound, value)
+	}
+	return bound, nil
+}
+
 func native(p parameter) (any, error) {
 	if p.Value == nil {
 		return nil, nil
@@ -95,6 +103,12 @@ func native(p parameter) (any, error) {
 		return strconv.ParseFloat(*p.Value, 64)
 	case "timestamp":
 		return time.Parse(time.RFC3339, *p.Value)
+	case "boolean":
+		return strconv.ParseBool(*p.Value)
+	case "date":
+		return time.Parse(time.DateOnly, *p.Value)
+	case "binary":
+		return hex.DecodeString(*p.Value)
 	}
 	return *p.Value, nil
 }
@@ -115,6 +129,30 @@ func (a *sqlAdapter) query(text string, parameters []parameter) (table, error) {
 	return found, err
 }
 
+// update sends one statement for each row: database/sql has no batches.
+func (a *sqlAdapter) update(text string, rows [][]parameter) (int64, error) {
+	if rows == nil {
+		rows = [][]parameter{nil}
+	}
+	total := int64(0)
+	for _, row := range rows {
+		bound, err := natives(row)
+		if err != nil {
+			return 0, err
+		}
+		result, err := a.connection.ExecContext(background, text, bound...)
+		if err != nil {
+			return 0, err
+		}
+		count, err := result.RowsAffected()
+		if err != nil {
+			return 0, err
+		}
+		total += count
+	}
+	return total, nil
+}
+
 func scanned(value any) *string {
 	var text string
 	switch value := value.(type) {
@@ -124,6 +162,8 @@ func scanned(value any) *string {
 		text = hex.EncodeToString(value)
 	case time.Time:
 		text = value.UTC().Format(time.RFC3339Nano)
+	case time.Duration:
+		text = fmt.Sprintf("PT%sS", strconv.FormatFloat(value.Seconds(), 'f', -1, 64))
 	case float64:
 		text = strconv.FormatFloat(value, 'g', -1, 64)
 	case float32:

@@ -28,6 +28,7 @@ import java.sql.Timestamp;
 import java.sql.Types;
 import java.time.OffsetDateTime;
 import java.util.ArrayList;
+import java.util.Arrays;
 import java.util.HexFormat;
 import java.util.LinkedHashMap;
 import java.util.List;
@@ -102,6 +103,8 @@ public class Adapter {
         return null;
       case "query":
         return query(sql, request.get("parameters"));
+      case "update":
+        return update(sql, request.get("rows"));
       case "drain":
         return drain(sql);
       case "browse":
@@ -171,8 +174,29 @@ public class Adapter {
       // Driver 18.3 takes no fewer digits behind the point than the place has, and does not tell how many those are.
       case "decimal" -> statement.setBigDecimal(place, new BigDecimal(value).setScale(10));
       case "double" -> statement.setDouble(place, Double.parseDouble(value));
+      case "boolean" -> statement.setBoolean(place, Boolean.parseBoolean(value));
+      case "date" -> statement.setDate(place, java.sql.Date.valueOf(value));
+      case "binary" -> statement.setBytes(place, HexFormat.of().parseHex(value));
       case "timestamp" -> statement.setTimestamp(place, Timestamp.from(OffsetDateTime.parse(value).toInstant()));
       default -> statement.setString(place, value);
+    }
+  }
+
+  private long update(String sql, JsonElement rows) throws SQLException {
+    if (rows.isJsonNull()) {
+      try (Statement statement = connection.createStatement()) {
+        return statement.executeUpdate(sql);
+      }
+    }
+    try (PreparedStatement statement = connection.prepareStatement(sql)) {
+      for (JsonElement row : rows.getAsJsonArray()) {
+        int place = 1;
+        for (JsonElement parameter : row.getAsJsonArray()) {
+          bind(statement, place++, parameter.getAsJsonObject());
+        }
+        statement.addBatch();
+      }
+      return Arrays.stream(statement.executeBatch()).asLongStream().sum();
     }
   }
 

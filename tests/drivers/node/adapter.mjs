@@ -24,6 +24,13 @@ function text(value, type) {
   if (arrow.DataType.isStruct(type)) {
     return JSON.stringify(Object.fromEntries(type.children.map((field) => [field.name, text(value[field.name], field.type)])));
   }
+  if (arrow.DataType.isTime(type)) return time(value, type.unit);
+  if (arrow.DataType.isDuration(type)) return `PT${Number(value) / 1000 ** type.unit}S`;
+  if (arrow.DataType.isInterval(type)) return interval(value, type.unit);
+  if (arrow.DataType.isMap(type)) {
+    const [key, item] = type.children[0].type.children;
+    return JSON.stringify(Object.fromEntries([...value].map(([name, inner]) => [text(name, key.type), text(inner, item.type)])));
+  }
   if (value instanceof Uint8Array) return Buffer.from(value).toString("hex");
   if (Object.is(value, -0)) return "-0.0";
   return String(value);
@@ -36,13 +43,29 @@ function instant(milliseconds) {
   return new Date(second * 1000).toISOString().replace(".000Z", `.${String(micros).padStart(6, "0")}+00:00`);
 }
 
+// In units since midnight, whose digits behind the point are three times the unit's number.
+function time(units, unit) {
+  const digits = 3 * unit;
+  const parts = BigInt(units);
+  const scale = 10n ** BigInt(digits);
+  const clock = new Date(Number(parts / scale) * 1000).toISOString().slice(11, 19);
+  return digits ? `${clock}.${(parts % scale).toString().padStart(digits, "0").slice(0, 6)}` : clock;
+}
+
+// Months, days and nanoseconds, whose 64 bits are two words.
+function interval(words, unit) {
+  if (unit !== arrow.IntervalUnit.MONTH_DAY_NANO) return String(words);
+  const nanoseconds = (BigInt(words[3]) << 32n) | BigInt(words[2] >>> 0);
+  return `P${words[0]}M${words[1]}DT${Number(nanoseconds) / 1e9}S`;
+}
+
 // Apache Arrow for JavaScript hands decimals out as their 32-bit words, least first.
 function decimal(words, scale) {
   let whole = 0n;
   for (const word of [...words].reverse()) whole = (whole << 32n) | BigInt(word >>> 0);
   whole = BigInt.asIntN(words.length * 32, whole);
   const digits = (whole < 0n ? -whole : whole).toString().padStart(scale + 1, "0");
-  return (whole < 0n ? "-" : "") + digits.slice(0, -scale) + "." + digits.slice(-scale);
+  return (whole < 0n ? "-" : "") + (scale ? digits.slice(0, -scale) + "." + digits.slice(-scale) : digits);
 }
 
 class Adapter {
@@ -60,6 +83,12 @@ class Adapter {
   async run({ sql }) {
     await this.table(sql);
     return null;
+  }
+
+  // On the path of queries a write answers one row, with its count.
+  async update({ sql, rows }) {
+    if (rows) throw new NotOffered("the client binds no parameters");
+    return Number((await this.query({ sql })).rows[0][0]);
   }
 
   async drain({ sql }) {
