@@ -7,7 +7,7 @@
 //! there of it counts against the memory that all share.
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ const PREFIX_BYTES: usize = 5;
 #[derive(Debug, Clone)]
 pub(crate) struct ProgressLayer {
     limits: Limits,
-    engine: Arc<Engine>,
+    /// A connection that lingers does not keep the stores of a server that has stopped.
+    engine: Weak<Engine>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -40,10 +41,10 @@ struct Limits {
 
 impl ProgressLayer {
     /// `pause` is the longest between two pieces of a body, `whole` what all of it may take.
-    pub(crate) fn new(pause: Duration, whole: Duration, engine: Arc<Engine>) -> Self {
+    pub(crate) fn new(pause: Duration, whole: Duration, engine: &Arc<Engine>) -> Self {
         Self {
             limits: Limits { pause, whole },
-            engine,
+            engine: Arc::downgrade(engine),
         }
     }
 }
@@ -55,7 +56,7 @@ impl<S> Layer<S> for ProgressLayer {
         Progress {
             inner,
             limits: self.limits,
-            engine: Arc::clone(&self.engine),
+            engine: Weak::clone(&self.engine),
         }
     }
 }
@@ -65,7 +66,7 @@ impl<S> Layer<S> for ProgressLayer {
 pub(crate) struct Progress<S> {
     inner: S,
     limits: Limits,
-    engine: Arc<Engine>,
+    engine: Weak<Engine>,
 }
 
 impl<S: Service<Request<Body>>> Service<Request<Body>> for Progress<S> {
@@ -79,7 +80,7 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Progress<S> {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let limits = self.limits;
-        let engine = Arc::clone(&self.engine);
+        let engine = Weak::clone(&self.engine);
         let began = Instant::now();
         self.inner.call(request.map(|body| {
             Body::new(Watched {
@@ -102,7 +103,7 @@ struct Watched {
     /// Runs while nothing arrives.
     pause: Option<Pin<Box<Sleep>>>,
     arriving: Arriving,
-    engine: Arc<Engine>,
+    engine: Weak<Engine>,
     kept: Option<Kept>,
 }
 
@@ -118,10 +119,13 @@ impl Watched {
             self.kept = None;
             return Ok(());
         }
-        let kept = self
-            .kept
-            .get_or_insert_with(|| self.engine.keep("a message"));
-        kept.resize(here).map_err(|error| status::no_room(&error))
+        if self.kept.is_none() {
+            self.kept = self.engine.upgrade().map(|engine| engine.keep("a message"));
+        }
+        match &self.kept {
+            Some(kept) => kept.resize(here).map_err(|error| status::no_room(&error)),
+            None => Ok(()),
+        }
     }
 }
 

@@ -215,7 +215,7 @@ fn serve_on(
         .layer(ProgressLayer::new(
             config.stall_timeout.0,
             config.request_timeout.0,
-            Arc::clone(&engine),
+            &engine,
         ))
         .layer(MapResponseLayer::new(status::of_unread))
         .add_service(health_service)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
 use featureflight_catalog::{Error, Kind, Result};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -53,7 +54,7 @@ async fn what_is_spilled_has_a_limit() {
         .await
         .expect("there is room")
         .iter()
-        .map(|b| b.num_rows())
+        .map(RecordBatch::num_rows)
         .sum();
     assert_eq!(rows, 400_000);
     let error: Error = sorted(1 << 20).await.expect_err("there is none");

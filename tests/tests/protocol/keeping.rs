@@ -127,11 +127,11 @@ async fn bound_rows_count_against_the_memory_of_all() {
         prepared_statement_handle: handle,
     };
     let row = ("a", "2026-01-01", 1.0, 1);
-    let many = vec![rows(&[row; 1_000]); 100];
+    let many = vec![rows(&vec![row; 1_000]); 100];
     let refused = client.put(messages(&command, many).await).await;
     assert_eq!(code(refused), Code::ResourceExhausted);
     server.lets_go("refused").await;
-    let few = vec![rows(&[row; 1_000]); 10];
+    let few = vec![rows(&vec![row; 1_000]); 10];
     client.put(messages(&command, few).await).await.unwrap();
     server.lets_go("written").await;
 }

@@ -196,8 +196,10 @@ async fn only_types_the_driver_reads_leave() {
     }
 }
 
-/// Types of SQL, their least and greatest values as they are shown, and what is sent.
-const EXTREMES: [(&str, [&str; 2], fn(&DataType) -> bool); 13] = [
+/// A type of SQL, its least and greatest values as they are shown, and what is sent.
+type Extremes = (&'static str, [&'static str; 2], fn(&DataType) -> bool);
+
+const EXTREMES: [Extremes; 13] = [
     ("BOOLEAN", ["false", "true"], |t| *t == DataType::Boolean),
     ("TINYINT", ["-128", "127"], |t| *t == DataType::Int8),
     ("SMALLINT", ["-32768", "32767"], |t| *t == DataType::Int16),
