@@ -133,8 +133,7 @@ NO_TABLES = "The dialect looks for tables of the type `table`, where the standar
 JDBC_TYPES = "Java has no unsigned integers, and the driver reads 64 bits as signed: cast to `DECIMAL(20, 0)`."
 JDBC_BECAUSE = {
     "types": JDBC_TYPES,
-    "empty": "`Statement` of version 18.3 lists the columns of an empty result twice, whatever is sent; `PreparedStatement` does not.",
-    "writes": "Version 18.3 takes a statement whose answer has columns for a query, so `executeUpdate` writes, once, and answers -1: `executeQuery` has the count in its one row."}
+    "empty": "`Statement` of version 18.3 lists the columns of an empty result twice, whatever is sent; `PreparedStatement` does not."}
 JDBC_TIME = "A time of day has milliseconds in this driver: write `CAST(x AS VARCHAR)`."
 SPARK_RARER = "Spark has no interval of months, days and seconds, and no decimal beyond 38 digits: write `CAST(x AS VARCHAR)`."
 

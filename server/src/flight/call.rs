@@ -26,7 +26,7 @@ use crate::sessions::COOKIE;
 
 /// A call answers this much before its deadline, at most a tenth of the time it has: afterwards
 /// the transport cuts it off without a word.
-const BEFORE_DEADLINE: Duration = Duration::from_millis(20);
+const BEFORE_DEADLINE: Duration = Duration::from_millis(100);
 
 /// One call.
 #[derive(Debug)]

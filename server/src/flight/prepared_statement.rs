@@ -3,7 +3,7 @@
 //!
 //! [`handle`]: super::handle
 
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow_flight::sql::{
     ActionClosePreparedStatementRequest, ActionCreatePreparedStatementRequest,
     CommandPreparedStatementQuery, CommandPreparedStatementUpdate, DoPutPreparedStatementResult,
@@ -46,9 +46,15 @@ pub(super) async fn create(
     statement_query::no_transaction(request.transaction_id.as_deref())?;
     service.calls.may_begin()?;
     let prepared = service.engine.prepare(caller, &request.query).await?;
+    // Drivers from before `is_update` take what has columns for a query.
+    let dataset = if prepared.is_update {
+        SchemaRef::new(Schema::empty())
+    } else {
+        column_metadata::describe(&prepared.schema)
+    };
     Ok(CreateResult {
         prepared_statement_handle: Statement::new(request.query).seal(&service.signer)?,
-        dataset_schema: encode::schema_message(&column_metadata::describe(&prepared.schema))?,
+        dataset_schema: encode::schema_message(&dataset)?,
         parameter_schema: encode::schema_message(&column_metadata::describe(&prepared.parameters))?,
         is_update: Some(prepared.is_update),
     })

@@ -148,8 +148,13 @@ public class Adapter {
 
   private Map<String, Object> query(String sql, JsonElement parameters) throws Exception {
     if (parameters.isJsonNull()) {
-      try (Statement statement = connection.createStatement(); ResultSet rows = statement.executeQuery(sql)) {
-        return fetched(rows);
+      try (Statement statement = connection.createStatement()) {
+        if (!statement.execute(sql)) {
+          return Map.of("columns", List.of(), "rows", List.of());
+        }
+        try (ResultSet rows = statement.getResultSet()) {
+          return fetched(rows);
+        }
       }
     }
     try (PreparedStatement statement = connection.prepareStatement(sql)) {

@@ -56,7 +56,9 @@ async fn schemas_are_those_of_the_result_and_the_kind_is_told() {
     assert_eq!(answer.lines(), ["A|1970-01-01T00:03:20Z|a2b"]);
 
     let set = "SET featureflight.system_time = '2026-01-01'";
-    assert_eq!(client.prepare(set).await.unwrap().is_update, Some(true));
+    let set = client.prepare(set).await.unwrap();
+    assert_eq!(set.is_update, Some(true));
+    assert!(set.dataset().fields().is_empty());
 }
 
 #[tokio::test]
