@@ -237,10 +237,11 @@ mod tests {
             Ok(())
         };
         let all_it_may = futures::future::join_all((0..5).map(|_| planning.run(None, &one, busy)));
+        let mut all_it_may = std::pin::pin!(all_it_may);
         let others = planning.run(Some(Duration::from_secs(10)), &other, || async { Ok(1) });
         tokio::select! {
             biased;
-            _ = all_it_may => panic!("it takes a minute"),
+            _ = &mut all_it_may => panic!("it takes a minute"),
             planned = others => assert_eq!(planned.expect("a thread is left"), 1),
         }
         assert_eq!(planning.load().0, 2);
