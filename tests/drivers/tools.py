@@ -209,6 +209,8 @@ DRIVERS = [
            "A header is `flight_sql_client --header NAME=VALUE ...`; nulls print as nothing. Each call is a session of its own.", flight_sql_client, heavy=True, because={
                "features": "It prints a table for people, in which a line break within a text begins a new line.",
                "types": "It prints empty text and empty binary as it prints null: as nothing.",
+               "rarer types": "It prints intervals in words and maps as a sketch, with nothing for their nulls: select their fields, `extract(day FROM x)` and `map_values(x)`.",
+               "rarer parameters": "Parameters are texts on its command line, which a binary one is not: write `X'00ff'` into the statement.",
                "nested": "It prints nested values as a sketch without quotes, which no program reads back: select their fields."}),
     Driver("jupyterlab", "JupyterLab with JupySQL", "`%sql engine` in a cell, with `engine` made by SQLAlchemy as above", "Interrupting the kernel is the cancel.", jupyterlab, heavy=True, because={"browse": NO_TABLES}),
     Driver("superset", "Apache Superset", "`datafusion://USER:PASSWORD@HOST:PORT?insecure=True`, as the SQLAlchemy URI of a database of kind *Other*",

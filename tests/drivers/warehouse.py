@@ -82,7 +82,9 @@ SCALARS = [
 
 
 def span(text):
-    """Months, days and seconds of an ISO duration; some write a blank and a second `P` before the time."""
+    """Months, days and seconds of an ISO duration; some write a blank and a second `P` before the time, some a sign before all."""
+    if text.startswith("-P"):
+        return tuple(-part for part in span(text[1:]))
     date, _, clock = text.replace(" P", "").partition("T")
 
     def part(letter, of):
