@@ -188,7 +188,7 @@ DRIVERS = [
     Driver("go-adbc", "ADBC, Go", "`flightsql.NewDriver(memory.DefaultAllocator).NewDatabase(map[string]string{adbc.OptionKeyURI: \"grpc://HOST:PORT\"})`", "", go("adbc"), heavy=True),
     Driver("go-sql", "database/sql, Go", "`sql.Open(\"flightsql\", \"flightsql://USER:PASSWORD@HOST:PORT\")`, the driver of `arrow-go`",
            "Further properties behind a `?` are headers. It sends the user and password with every call and takes no token, so a session is the connection, and a lost "
-           "connection loses what was `SET`: give clocks as headers. Version 18.8.0 may take an error in the middle of a result for its end: count the rows, or use ADBC.", go("sql"), heavy=True, because={
+           "connection loses what was `SET`: give clocks as headers. Version 18.5.2 may take an error in the middle of a result for its end: count the rows, or use ADBC.", go("sql"), heavy=True, because={
                "types": "The driver has no unsigned 64-bit integers and no dates, and hands decimals out as doubles: write `CAST(x AS VARCHAR)`.",
                "rarer types": "The driver has no interval, no map and no binary of a fixed size, hands a time of day out as an instant of 1970 and decimals as doubles: write `CAST(x AS VARCHAR)`, "
                               "`map_keys(x)` and `map_values(x)`, `arrow_cast(x, 'Binary')`.",
