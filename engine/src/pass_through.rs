@@ -13,7 +13,7 @@ use datafusion::physical_plan::{
 };
 
 /// What an operator does with the batches that it hands on.
-pub(crate) trait Pass: fmt::Debug + fmt::Display + Clone + Send + Sync + 'static {
+pub(crate) trait Pass: fmt::Debug + Clone + Send + Sync + 'static {
     const NAME: &'static str;
 
     /// Whether it says of the order of its rows what its input says.
@@ -25,6 +25,11 @@ pub(crate) trait Pass: fmt::Debug + fmt::Display + Clone + Send + Sync + 'static
         batches: SendableRecordBatchStream,
         context: &TaskContext,
     ) -> SendableRecordBatchStream;
+
+    /// Writes its line of a plan that is shown.
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(Self::NAME)
+    }
 
     /// What is said of the rows, by default all that `input` says.
     fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
@@ -56,7 +61,7 @@ impl<P: Pass> PassThroughExec<P> {
 
 impl<P: Pass> DisplayAs for PassThroughExec<P> {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.pass)
+        self.pass.show(f)
     }
 }
 

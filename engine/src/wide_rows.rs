@@ -215,14 +215,12 @@ impl WideRows {
     }
 }
 
-impl fmt::Display for WideRows {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: limit={}", Self::NAME, self.limit)
-    }
-}
-
 impl Pass for WideRows {
     const NAME: &'static str = "WideRowsExec";
+
+    fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: limit={}", Self::NAME, self.limit)
+    }
 
     fn pass(
         &self,

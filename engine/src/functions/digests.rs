@@ -1,9 +1,8 @@
 //! How many centroids an approximate percentile keeps. Its digest takes their place before it has a
 //! single row: a number of them that no memory holds ends the process, not the query.
 
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::logical_expr::Expr;
 
 use super::{invalid, too_large};
 
@@ -19,27 +18,12 @@ const PLACES: [(&str, usize); 2] = [
 /// # Errors
 /// `ResourceExhausted` for more than [`MAX_CENTROIDS`], `InvalidArgument` for a number that is not
 /// written out.
-pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                match expr {
-                    Expr::AggregateFunction(call) => {
-                        check_call(call.func.name(), &call.params.args)?;
-                    }
-                    Expr::WindowFunction(call) => {
-                        check_call(call.fun.name(), &call.params.args)?;
-                    }
-                    _ => {}
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    Ok(())
-}
-
-fn check_call(name: &str, args: &[Expr]) -> Result<()> {
+pub(super) fn check(expr: &Expr) -> Result<()> {
+    let (name, args) = match expr {
+        Expr::AggregateFunction(call) => (call.func.name(), &call.params.args),
+        Expr::WindowFunction(call) => (call.fun.name(), &call.params.args),
+        _ => return Ok(()),
+    };
     let place = PLACES.iter().find(|(of, _)| *of == name);
     let Some(mut count) = place.and_then(|(_, place)| args.get(*place)) else {
         return Ok(());

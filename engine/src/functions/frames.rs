@@ -3,11 +3,9 @@
 //! (ORDER BY y)` holds the first row once for each row: a hundred thousand rows are five billion.
 
 use datafusion::common::ScalarValue;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::{
-    Expr, LogicalPlan, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+    Expr, WindowFrame, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
 };
 
 use super::{invalid, too_large};
@@ -35,21 +33,10 @@ const OF_A_VALUE: [&str; 5] = ["first_value", "last_value", "nth_value", "lag", 
 /// # Errors
 /// `InvalidArgument` for a window function without the argument it needs, `ResourceExhausted` for a
 /// window of [`GROWING`] values, or of [`REPEATING`] ones, over more than [`MAX_FRAME_ROWS`] rows.
-pub(super) fn check(plan: &LogicalPlan) -> Result<()> {
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Expr::WindowFunction(call) = expr {
-                    check_window(call)?;
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
-    Ok(())
-}
-
-fn check_window(call: &WindowFunction) -> Result<()> {
+pub(super) fn check(expr: &Expr) -> Result<()> {
+    let Expr::WindowFunction(call) = expr else {
+        return Ok(());
+    };
     let name = call.fun.name();
     if OF_A_VALUE.contains(&name) && call.params.args.is_empty() {
         return Err(invalid(format!(

@@ -25,6 +25,7 @@ pub mod width;
 
 use std::sync::Arc;
 
+use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::execution::{FunctionRegistry, SessionState};
 use datafusion::logical_expr::{LogicalPlan, ScalarUDF};
 use featureflight_catalog::{Error, Kind, Result};
@@ -119,10 +120,18 @@ pub(crate) fn guard(state: &mut SessionState) -> Result<()> {
 /// # Errors
 /// `ResourceExhausted`, with what is too much.
 pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    patterns::check(plan)
-        .and_then(|()| frames::check(plan))
-        .and_then(|()| digests::check(plan))
-        .map_err(crate::error::classify)
+    let mut states = 0;
+    let checked = plan.apply_with_subqueries(|step| {
+        step.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                patterns::check(expr, &mut states)?;
+                frames::check(expr)?;
+                digests::check(expr)?;
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    });
+    checked.map(|_| ()).map_err(crate::error::classify)
 }
 
 fn invalid(message: String) -> datafusion::error::DataFusionError {

@@ -6,9 +6,8 @@ use std::collections::{HashMap, HashSet};
 use arrow::array::{ArrayRef, AsArray};
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::error::Result;
-use datafusion::logical_expr::{ColumnarValue, LogicalPlan, ScalarFunctionArgs};
+use datafusion::logical_expr::{ColumnarValue, Expr, ScalarFunctionArgs};
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::growth::size_of;
@@ -67,28 +66,21 @@ fn count(hir: &Hir) -> u64 {
     }
 }
 
-/// Bounds the constant patterns of a plan; [`check_batch`] sees the others.
+/// Bounds the constant patterns of a statement, whose states so far are `total`; [`check_batch`] sees
+/// the others.
 ///
 /// # Errors
 /// `ResourceExhausted` beyond the limits of this module.
-pub(crate) fn check(plan: &LogicalPlan) -> Result<()> {
-    let mut total = 0_u64;
-    plan.apply_with_subqueries(|node| {
-        node.apply_expressions(|expr| {
-            expr.apply(|expr| {
-                if let Some(pattern) = constant_pattern(expr) {
-                    total = total.saturating_add(states(pattern)?);
-                }
-                if total > MAX_STATEMENT_STATES {
-                    return Err(too_large(format!(
-                        "the patterns of the statement are too large: {MAX_STATEMENT_STATES} \
-                         states are the limit, with counted groups written out"
-                    )));
-                }
-                Ok(TreeNodeRecursion::Continue)
-            })
-        })
-    })?;
+pub(super) fn check(expr: &Expr, total: &mut u64) -> Result<()> {
+    if let Some(pattern) = constant_pattern(expr) {
+        *total = total.saturating_add(states(pattern)?);
+    }
+    if *total > MAX_STATEMENT_STATES {
+        return Err(too_large(format!(
+            "the patterns of the statement are too large: {MAX_STATEMENT_STATES} states are the limit, \
+             with counted groups written out"
+        )));
+    }
     Ok(())
 }
 

@@ -105,12 +105,6 @@ fn interruptible(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Executi
 #[derive(Debug, Clone)]
 struct Interrupts;
 
-impl fmt::Display for Interrupts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::NAME)
-    }
-}
-
 impl Pass for Interrupts {
     const NAME: &'static str = "InterruptibleExec";
 

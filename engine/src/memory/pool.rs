@@ -109,8 +109,8 @@ impl Ledger {
     }
 }
 
-/// The pool of what is in no query: temporary tables, and rows on their way in. A quarter of what is granted stays for
-/// queries.
+/// The pool of what is in no query: temporary tables, and rows on their way in. A quarter of what is
+/// granted stays for queries.
 #[derive(Debug)]
 pub(super) struct KeptPool {
     ledger: Arc<Mutex<Ledger>>,

@@ -3,7 +3,6 @@
 //! join is said to be constant behind it, where it is null as well. And rows in the order of one input
 //! are said to be in the order of the other behind it, which ends where two rows of the first are equal.
 
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::JoinType;
@@ -54,12 +53,6 @@ impl PhysicalOptimizerRule for DoubtJoinedOrder {
 #[derive(Debug, Clone)]
 struct Doubts {
     believed: EquivalenceProperties,
-}
-
-impl fmt::Display for Doubts {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::NAME)
-    }
 }
 
 impl Pass for Doubts {

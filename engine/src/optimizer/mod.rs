@@ -5,6 +5,7 @@
 //! test without it.
 
 mod between;
+mod except;
 mod in_subquery;
 mod interruptible;
 mod joined_order;
@@ -21,13 +22,12 @@ use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
 pub(crate) use between::ConstantBetween;
+use except::Except;
 use in_subquery::RefuseConstantMembership;
 pub(crate) use in_subquery::RefuseUnknownMembership;
 use interruptible::Interruptible;
 use joined_order::DoubtJoinedOrder;
-use null_safe::KeepNullSafeJoins;
 pub(crate) use ordered_aggregates::DropIdleOrder;
-use totals::FilterAboveTotals;
 use unique_names::PushByUniqueNames;
 
 const ENSURE_REQUIREMENTS: &str = "EnsureRequirements";
@@ -39,10 +39,13 @@ type PhysicalRule = Arc<dyn PhysicalOptimizerRule + Send + Sync>;
 pub(crate) fn logical_rules() -> Vec<LogicalRule> {
     let rules = Optimizer::new().rules.into_iter();
     rules
-        .map(|rule| match rule.name() {
-            "eliminate_cross_join" => Arc::new(KeepNullSafeJoins(rule)) as LogicalRule,
-            "push_down_filter" => Arc::new(FilterAboveTotals(rule)) as LogicalRule,
-            _ => rule,
+        .map(|rule| {
+            let wrong = match rule.name() {
+                "eliminate_cross_join" => null_safe::joins,
+                "push_down_filter" => totals::filtered,
+                _ => return rule,
+            };
+            Arc::new(Except { rule, wrong }) as LogicalRule
         })
         .chain([Arc::new(RefuseConstantMembership) as LogicalRule])
         .map(|rule| Arc::new(Interruptible(rule)) as LogicalRule)

@@ -4,41 +4,13 @@
 
 use std::sync::Arc;
 
-use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
 use datafusion::logical_expr::{Expr, LogicalPlan};
-use datafusion::optimizer::{ApplyOrder, OptimizerConfig, OptimizerRule};
 
-use super::LogicalRule;
-
-/// The rule, for filters that are not above such an aggregate.
-#[derive(Debug)]
-pub(super) struct FilterAboveTotals(pub(super) LogicalRule);
-
-impl OptimizerRule for FilterAboveTotals {
-    fn name(&self) -> &str {
-        self.0.name()
-    }
-
-    fn apply_order(&self) -> Option<ApplyOrder> {
-        self.0.apply_order()
-    }
-
-    fn rewrite(
-        &self,
-        plan: LogicalPlan,
-        config: &dyn OptimizerConfig,
-    ) -> Result<Transformed<LogicalPlan>> {
-        if filters_totals(&plan) {
-            return Ok(Transformed::no(plan));
-        }
-        self.0.rewrite(plan, config)
-    }
-}
-
-fn filters_totals(plan: &LogicalPlan) -> bool {
+/// Whether `plan` is a filter above such an aggregate.
+pub(super) fn filtered(plan: &LogicalPlan) -> Result<bool> {
     let LogicalPlan::Filter(filter) = plan else {
-        return false;
+        return Ok(false);
     };
     // The rule makes one of filters that follow each other.
     let mut below = &filter.input;
@@ -46,11 +18,9 @@ fn filters_totals(plan: &LogicalPlan) -> bool {
         below = &filter.input;
     }
     let LogicalPlan::Aggregate(aggregate) = Arc::as_ref(below) else {
-        return false;
+        return Ok(false);
     };
-    let grouping = &aggregate.group_expr;
-    grouping.is_empty()
-        || grouping
-            .iter()
-            .any(|key| matches!(key, Expr::GroupingSet(_)))
+    let keys = &aggregate.group_expr;
+    let sets = keys.iter().any(|key| matches!(key, Expr::GroupingSet(_)));
+    Ok(keys.is_empty() || sets)
 }

@@ -2,7 +2,6 @@
 //! pushdown of physical filters in `DataFusion` 55.2 finds the columns of a relation below by name,
 //! and would filter by another column: so such relations are hidden from it.
 
-use std::fmt;
 use std::sync::Arc;
 
 use datafusion::common::config::ConfigOptions;
@@ -86,12 +85,6 @@ fn repeats_a_name(plan: &Arc<dyn ExecutionPlan>) -> bool {
 /// A relation into which nothing is pushed. Never part of a plan that runs.
 #[derive(Debug, Clone)]
 struct Hides;
-
-impl fmt::Display for Hides {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(Self::NAME)
-    }
-}
 
 impl Pass for Hides {
     const NAME: &'static str = "HiddenExec";
