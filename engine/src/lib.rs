@@ -35,6 +35,7 @@ mod selected;
 pub mod session;
 pub mod settings;
 mod slices;
+mod small_batches;
 mod spill;
 mod statement;
 pub mod status;

@@ -1,5 +1,5 @@
 //! Operators that stand between others and make the same rows in the same order: all but what they do
-//! with the batches on their way.
+//! with the batches on their way, or with the context in which they are made.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,6 +18,11 @@ pub(crate) trait Pass: fmt::Debug + Clone + Send + Sync + 'static {
 
     /// Whether it says of the order of its rows what its input says.
     const KEEPS_ORDER: bool = true;
+
+    /// The context that its input is executed in, by default its own.
+    fn context(&self, context: Arc<TaskContext>) -> Arc<TaskContext> {
+        context
+    }
 
     /// `batches` of one partition, with the same schema.
     fn pass(
@@ -117,7 +122,8 @@ impl<P: Pass> ExecutionPlan for PassThroughExec<P> {
         partition: usize,
         context: Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
-        let batches = self.input.execute(partition, Arc::clone(&context))?;
+        let below = self.pass.context(Arc::clone(&context));
+        let batches = self.input.execute(partition, below)?;
         Ok(self.pass.pass(batches, &context))
     }
 }

@@ -244,6 +244,10 @@ mod tests {
             _ = &mut all_it_may => panic!("it takes a minute"),
             planned = others => assert_eq!(planned.expect("a thread is left"), 1),
         }
+        // The other's thread ends after its answer.
+        while planning.load().0 > 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         assert_eq!(planning.load().0, 2);
     }
 }

@@ -25,6 +25,7 @@ use crate::metadata::CATALOG;
 use crate::online::{MAX_KEYS, ProbeOnline};
 use crate::optimizer::{ConstantBetween, DropIdleOrder, RefuseUnknownMembership, logical_rules};
 use crate::session::DEFAULT_SCHEMA;
+use crate::small_batches::JoinInSmallBatches;
 use crate::wide_rows::RefuseWideRows;
 
 /// The state every statement starts from, which spills to `spill`.
@@ -86,6 +87,7 @@ fn physical_rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     rules.insert(behind, Arc::new(ProbeOnline));
     rules.push(Arc::new(InterruptAmplifiers));
     rules.push(Arc::new(RefuseWideRows));
+    rules.push(Arc::new(JoinInSmallBatches));
     rules
 }
 

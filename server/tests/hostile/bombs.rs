@@ -398,6 +398,8 @@ fn amplifiers() -> Vec<(String, String, Outcome)> {
     let either = [
         "SELECT * FROM range(10) ORDER BY value LIMIT 9000000000000000000",
         "SELECT * FROM range(10) LIMIT 10 OFFSET 9000000000000000000",
+        "SELECT sum(length(v)) FROM (SELECT arrow_cast(repeat('x', 350000 + value), 'LargeUtf8') v, value k FROM range(1)) a JOIN range(20000) b ON b.value / 1000000 = a.k",
+        "SELECT sum(array_length(v)) FROM (SELECT range(40000 + value) v, value k FROM range(1)) a RIGHT JOIN range(20000) b ON b.value / 1000000 = a.k",
         "SELECT lag(value, 9000000000000000000) OVER (ORDER BY value) FROM range(10)",
         "SELECT ntile(9000000000000000000) OVER (ORDER BY value) FROM range(10)",
         "SELECT sum(value) OVER (ORDER BY value ROWS BETWEEN 9223372036854775807 PRECEDING AND 9223372036854775807 FOLLOWING) FROM range(10)",
