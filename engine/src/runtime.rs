@@ -23,7 +23,10 @@ use crate::engine::EngineOptions;
 use crate::interruption::InterruptAmplifiers;
 use crate::metadata::CATALOG;
 use crate::online::{MAX_KEYS, ProbeOnline};
-use crate::optimizer::{ConstantBetween, DropIdleOrder, RefuseUnknownMembership, logical_rules};
+use crate::optimizer::{
+    CompareIntervals, ConstantBetween, CountCopies, DropIdleOrder, OrderIntervals,
+    RefuseUnknownMembership, logical_rules,
+};
 use crate::session::DEFAULT_SCHEMA;
 use crate::small_batches::JoinInSmallBatches;
 use crate::wide_rows::RefuseWideRows;
@@ -62,11 +65,14 @@ pub(crate) fn base_state(options: &EngineOptions, spill: &Path) -> Result<Sessio
     planners.insert(0, Arc::new(crate::functions::StructLiterals::new()));
     let builder = featureflight_udf::planner::extend(builder)
         .with_analyzer_rule(Arc::new(RefuseUnknownMembership))
+        .with_analyzer_rule(Arc::new(CountCopies))
+        .with_analyzer_rule(Arc::new(OrderIntervals))
         .with_analyzer_rule(Arc::new(crate::functions::MeasureListCasts))
         .with_optimizer_rule(Arc::new(crate::functions::BoundedConstants));
     let mut state = builder.build();
     for rewrite in [
-        Arc::new(ConstantBetween) as Arc<dyn FunctionRewrite + Send + Sync>,
+        Arc::new(CompareIntervals) as Arc<dyn FunctionRewrite + Send + Sync>,
+        Arc::new(ConstantBetween),
         Arc::new(DropIdleOrder),
     ] {
         state

@@ -15,12 +15,16 @@ TABLES = {
 }
 CONSTANTS = {
     "int": ["0", "1", "2", "3", "-1", "7"],
-    "float": ["0.5", "1.0", "1.5", "2.25", "-3.5"],
+    # Written out, these are decimals in DuckDB.
+    "float": [f"CAST({number} AS DOUBLE)" for number in (0.5, 1.0, 1.5, 2.25, -3.5)],
     "text": ["'a'", "'b'", "'ab'", "''", "'c'"],
     "bool": ["true", "false"],
     "time": [f"TIMESTAMP '2026-01-0{day} {hour:02}:00:00'" for day in (1, 2, 3, 4, 5) for hour in (0, 12)],
 }
 COMPARISONS = ["=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DISTINCT FROM"]
+GROUPINGS = ["{}", "{}", "{}", "{}", "ROLLUP ({})", "CUBE ({})", "GROUPING SETS (({}), ())"]
+FRAMES = ["", "", "", " RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING", " RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING",
+          " GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW", " GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"]
 JOINS = ["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]
 
 
@@ -52,16 +56,19 @@ class Statements:
             with_clause = f"WITH c AS ({sql}) "
             self.ctes = {"c": dict(columns)}
         sql, columns = self.query(3)
-        if self.chance(0.3):
-            order = ", ".join(
-                f"{place + 1} {self.pick(['ASC', 'DESC'])} NULLS {self.pick(['FIRST', 'LAST'])}"
-                for place in range(len(columns)))
-            sql = f"SELECT * FROM ({sql}) o ORDER BY {order}"
-            if self.chance(0.6):
-                sql += f" LIMIT {self.random.randint(0, 9)}"
-                if self.chance(0.4):
-                    sql += f" OFFSET {self.random.randint(0, 5)}"
-        return with_clause + sql
+        return with_clause + (self.ordered(sql, columns) if self.chance(0.3) else sql)
+
+    def ordered(self, sql, columns):
+        """By all of its columns, so that a part of the rows is the same part in either engine."""
+        order = ", ".join(
+            f"{place + 1} {self.pick(['ASC', 'DESC'])} NULLS {self.pick(['FIRST', 'LAST'])}"
+            for place in range(len(columns)))
+        sql = f"SELECT * FROM ({sql}) o ORDER BY {order}"
+        if self.chance(0.6):
+            sql += f" LIMIT {self.random.randint(0, 9)}"
+            if self.chance(0.4):
+                sql += f" OFFSET {self.random.randint(0, 5)}"
+        return sql
 
     def query(self, depth):
         """(sql, [(name, type)]) of a SELECT or a set operation."""
@@ -70,7 +77,7 @@ class Statements:
         kinds = [self.pick(CONSTANTS) for _ in range(self.random.randint(1, 3))]
         left, columns = self.select(depth - 1, kinds)
         right, _ = self.select(depth - 1, kinds)
-        operation = self.pick(["UNION", "UNION ALL", "INTERSECT", "EXCEPT"])
+        operation = self.pick(["UNION", "UNION ALL", "INTERSECT", "EXCEPT", "INTERSECT ALL", "EXCEPT ALL"])
         return f"{left} {operation} {right}", columns
 
     def select(self, depth, kinds=None):
@@ -93,7 +100,7 @@ class Statements:
         for _, kind in columns:
             same = [key for key, its in keys.items() if its == kind]
             values.append(self.pick(same) if same and self.chance(0.6) else self.aggregate(kind, scope))
-        by = f" GROUP BY {', '.join(keys)}" if keys else ""
+        by = f" GROUP BY {self.pick(GROUPINGS).format(', '.join(keys))}" if keys else ""
         having = f" HAVING {self.aggregate('int', scope)} {self.pick(COMPARISONS[:6])} 1" if self.chance(0.15) else ""
         return f"SELECT {self.named(values, columns)} FROM {relations}{where}{by}{having}"
 
@@ -105,6 +112,9 @@ class Statements:
         for _ in range(self.pick([0, 0, 0, 1, 1, 2])):
             right, more = self.relation(depth - 1)
             both = Scope(scope + more)
+            if self.chance(0.05):
+                sql, scope = f"{sql} CROSS JOIN {right}", both
+                continue
             join = self.pick(JOINS)
             if join == "FULL JOIN" or self.chance(0.8):
                 # Both engines want an equality to join all of both sides.
@@ -130,7 +140,7 @@ class Statements:
         alias = f"r{self.relations}"
         if depth > 1 and self.chance(0.25):
             sql, columns = self.query(depth - 1)
-            sql = f"({sql})"
+            sql = f"({self.ordered(sql, columns) if self.chance(0.2) else sql})"
         else:
             tables = {**TABLES, **self.ctes}
             name = self.pick(tables)
@@ -169,6 +179,8 @@ class Statements:
             return f"{value} IS {self.pick(['', 'NOT '])}{self.pick(['TRUE', 'FALSE', 'UNKNOWN'])}"
         if form == 5 and kind == "bool":
             return f"{value}"
+        if form == 5 and kind == "time":
+            return f"{value} - {self.value(kind, scope, 0)} {self.pick(COMPARISONS[:6])} INTERVAL '{self.pick(['12 hours', '1 day', '0 days'])}'"
         return f"{value} {self.pick(COMPARISONS)} {self.value(kind, scope, depth - 1)}"
 
     def subquery(self, scope):
@@ -180,7 +192,10 @@ class Statements:
         else:
             matches = ""
         where = f"{matches}{self.condition(columns, 0)}"
-        form = self.random.randint(0, 2)
+        form = self.random.randint(0, 3)
+        if form == 3:
+            value = self.value("int", scope, 0)
+            return f"{value} {self.pick(COMPARISONS[:6])} (SELECT count(*) FROM {inner} WHERE {where})"
         if form == 0 or not columns.of("int"):
             return f"{self.pick(['', 'NOT '])}EXISTS (SELECT 1 FROM {inner} WHERE {where})"
         column = self.pick(columns.of("int"))
@@ -250,6 +265,7 @@ class Statements:
         some = self.value("time", scope, depth)
         return self.pick([
             f"date_trunc('{self.pick(['hour', 'day', 'month'])}', {some})",
+            f"CAST(CAST({some} AS DATE) AS TIMESTAMP)",
             f"({some} {self.pick('+-')} INTERVAL '{self.pick(['90 minutes', '1 day'])}')",
         ])
 
@@ -264,6 +280,9 @@ class Statements:
             call = f"{self.pick(['sum', 'avg', 'min', 'max'])}({value})"
         elif kind == "bool":
             call = f"{self.pick(['bool_and', 'bool_or'])}({value})"
+        elif kind == "text":
+            joined = f"string_agg({distinct}{value}, '|' ORDER BY {value})"
+            call = self.pick([f"min({value})", f"max({value})", joined])
         else:
             call = f"{self.pick(['min', 'max'])}({value})"
         return f"{call}{filtered}"
@@ -272,6 +291,7 @@ class Statements:
         over = f"PARTITION BY {self.pick(scope)[0]} " if self.chance(0.6) else ""
         order = self.pick(scope)[0]
         over += f"ORDER BY {order} {self.pick(['ASC', 'DESC'])} NULLS {self.pick(['FIRST', 'LAST'])}"
+        over += self.pick(FRAMES)
         value = self.leaf(kind, scope)
         call = {"int": self.pick(["rank()", "dense_rank()", "count(*)", f"count({value})"]), "bool": f"bool_or({value})"}
         return f"{call.get(kind) or self.pick(['min', 'max']) + f'({value})'} OVER ({over})"

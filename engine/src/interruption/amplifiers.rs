@@ -20,6 +20,7 @@ use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::logical_expr::ColumnarValue;
 use datafusion::logical_expr::sort_properties::ExprProperties;
+use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_expr::expressions::{Column, Literal};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::coop::make_cooperative;
@@ -30,7 +31,9 @@ use datafusion::physical_plan::joins::{
 };
 use datafusion::physical_plan::projection::{ProjectionExec, ProjectionExpr};
 use datafusion::physical_plan::unnest::UnnestExec;
-use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, RecordBatchStream};
+use datafusion::physical_plan::{
+    ExecutionPlan, ExecutionPlanProperties, PhysicalExpr, PlanProperties, RecordBatchStream,
+};
 use futures::Stream;
 
 use super::{Over, check};
@@ -49,7 +52,8 @@ impl PhysicalOptimizerRule for InterruptAmplifiers {
         let wrapped = plan.transform_up(|node| {
             Ok(match interruptible(&node)? {
                 Some(input) => {
-                    let node = PassThroughExec::new(input, Interrupts);
+                    let known = node.equivalence_properties().clone();
+                    let node = PassThroughExec::new(input, Interrupts { known });
                     Transformed::yes(Arc::new(node) as Arc<dyn ExecutionPlan>)
                 }
                 None => Transformed::no(node),
@@ -103,7 +107,11 @@ fn interruptible(node: &Arc<dyn ExecutionPlan>) -> Result<Option<Arc<dyn Executi
 
 /// Yields for each batch, and knows whether its run is over.
 #[derive(Debug, Clone)]
-struct Interrupts;
+struct Interrupts {
+    /// What the operator said of its rows, which operators above rely on: a condition that asks whether
+    /// the run is over is not seen to be what it was.
+    known: EquivalenceProperties,
+}
 
 impl Pass for Interrupts {
     const NAME: &'static str = "InterruptibleExec";
@@ -115,6 +123,11 @@ impl Pass for Interrupts {
     ) -> SendableRecordBatchStream {
         let over = Over::of(context);
         make_cooperative(Box::pin(Interruptible { batches, over }))
+    }
+
+    fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+        let said = PlanProperties::clone(input.properties());
+        Arc::new(said.with_eq_properties(self.known.clone()))
     }
 }
 

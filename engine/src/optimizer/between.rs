@@ -5,8 +5,8 @@ use datafusion::common::DFSchema;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::Transformed;
 use datafusion::error::Result;
-use datafusion::logical_expr::Expr;
 use datafusion::logical_expr::expr_rewriter::FunctionRewrite;
+use datafusion::logical_expr::{Between, Expr};
 
 /// See the module.
 #[derive(Debug)]
@@ -30,13 +30,14 @@ impl FunctionRewrite for ConstantBetween {
         if !matches!(*between.expr, Expr::Literal(..)) {
             return Ok(Transformed::no(Expr::Between(between)));
         }
-        let constant = *between.expr;
-        let low = between.low.lt_eq(constant.clone());
-        let within = low.and(between.high.gt_eq(constant));
-        Ok(Transformed::yes(if between.negated {
-            !within
-        } else {
-            within
-        }))
+        Ok(Transformed::yes(columns_first(between)))
     }
+}
+
+/// `between` of a constant.
+pub(super) fn columns_first(between: Between) -> Expr {
+    let constant = *between.expr;
+    let low = between.low.lt_eq(constant.clone());
+    let within = low.and(between.high.gt_eq(constant));
+    if between.negated { !within } else { within }
 }

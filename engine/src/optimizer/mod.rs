@@ -1,13 +1,15 @@
 //! `DataFusion`'s rules as they run here: each asks first whether anybody waits for the plan
 //! ([`interruptible`]), and those that answer wrongly are kept from what they get wrong:
-//! [`unique_names`], [`null_safe`], [`between`], [`in_subquery`], [`joined_order`], [`ordered_aggregates`],
-//! [`totals`]. Each of these names what it is for, and goes when a release of `DataFusion` passes its
+//! [`bag_sets`], [`unique_names`], [`null_safe`], [`between`], [`in_subquery`], [`intervals`],
+//! [`joined_order`], [`ordered_aggregates`], [`totals`]. Each of these names what it is for, and goes when a release of `DataFusion` passes its
 //! test without it.
 
+mod bag_sets;
 mod between;
 mod except;
 mod in_subquery;
 mod interruptible;
+mod intervals;
 mod joined_order;
 mod null_safe;
 mod ordered_aggregates;
@@ -21,11 +23,13 @@ use datafusion::optimizer::optimizer::Optimizer;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizer;
 
+pub(crate) use bag_sets::CountCopies;
 pub(crate) use between::ConstantBetween;
 use except::Except;
 use in_subquery::RefuseConstantMembership;
 pub(crate) use in_subquery::RefuseUnknownMembership;
 use interruptible::Interruptible;
+pub(crate) use intervals::{CompareIntervals, OrderIntervals};
 use joined_order::DoubtJoinedOrder;
 pub(crate) use ordered_aggregates::DropIdleOrder;
 use unique_names::PushByUniqueNames;

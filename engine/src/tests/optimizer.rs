@@ -234,3 +234,165 @@ async fn filters_without_columns_stay_above_the_row_of_an_empty_total() {
         assert_eq!(server.lines(&sql).await, expected, "{sql}");
     }
 }
+
+/// Without the copies' numbers all of a row's copies remain, or none.
+#[tokio::test]
+async fn set_operations_with_all_count_copies() {
+    let server = server().await;
+    let left =
+        "(VALUES (1, 'a'), (1, 'a'), (1, 'a'), (2, 'b'), (NULL, NULL), (NULL, NULL), (3, NULL)) l";
+    let right = "(VALUES (1, 'a'), (NULL, NULL), (2, 'b'), (2, 'b'), (3, 'c')) r";
+    for (operation, expected) in [
+        ("EXCEPT ALL", vec!["", "1 a", "1 a", "3"]),
+        ("INTERSECT ALL", vec!["", "1 a", "2 b"]),
+        ("EXCEPT", vec!["3"]),
+        ("INTERSECT", vec!["", "1 a", "2 b"]),
+    ] {
+        let sql = format!("SELECT * FROM {left} {operation} SELECT * FROM {right}");
+        assert_eq!(server.lines(&sql).await, expected, "{sql}");
+        let nested = format!("SELECT count(*) FROM (SELECT 1) WHERE EXISTS ({sql})");
+        assert_eq!(server.lines(&nested).await, ["1"], "{nested}");
+    }
+    for (sql, expected) in [
+        // Types of either side, the same table on both, the same value twice, one after the other.
+        ("SELECT 1 EXCEPT ALL SELECT 1.0", vec![]),
+        (
+            "SELECT n FROM (VALUES (1), (1)) a(n) EXCEPT ALL SELECT n FROM (VALUES (CAST(1 AS DOUBLE))) b(n)",
+            vec!["1"],
+        ),
+        (
+            "WITH t AS (SELECT value % 2 v FROM range(5)) SELECT v, v w FROM t EXCEPT ALL SELECT v, v w FROM t WHERE v = 0 INTERSECT ALL SELECT v, v w FROM t",
+            vec!["1 1", "1 1"],
+        ),
+        (
+            "SELECT value % 2 v FROM range(9) EXCEPT ALL SELECT value % 2 v FROM range(3) EXCEPT ALL SELECT 0",
+            vec!["0", "0", "1", "1", "1"],
+        ),
+    ] {
+        assert_eq!(server.lines(sql).await, expected, "{sql}");
+    }
+}
+
+/// What makes a projection end with its run took its constants from the operators above.
+#[tokio::test]
+async fn windows_are_planned_over_parts_that_are_constant() {
+    let server = server().await;
+    let rows = "(SELECT value % 2 v, value % 3 w, value % 2 + 1 x FROM range(6))";
+    for (window, expected) in [
+        ("PARTITION BY v", ["0 0 3", "0 1 3", "0 2 3"]),
+        ("PARTITION BY v, x", ["0 0 3", "0 1 3", "0 2 3"]),
+        ("PARTITION BY v + 1, w", ["0 0 1", "0 1 1", "0 2 1"]),
+        ("ORDER BY v", ["0 0 3", "0 1 3", "0 2 3"]),
+        ("PARTITION BY x ORDER BY w", ["0 0 1", "0 1 2", "0 2 3"]),
+    ] {
+        let sql = format!("SELECT v, w, count(*) OVER ({window}) FROM {rows} WHERE v = 0");
+        assert_eq!(server.lines(&sql).await, expected, "{window}");
+    }
+}
+
+/// By months, then days, then the rest, four days of nanoseconds were less than one day.
+#[tokio::test]
+async fn intervals_are_compared_by_the_time_they_take() {
+    let server = server().await;
+    let days = "TIMESTAMP '2026-01-05' - TIMESTAMP '2026-01-01'";
+    for (condition, expected) in [
+        (format!("{days} > INTERVAL '1 day'"), "true"),
+        (format!("INTERVAL '1 day' >= {days}"), "false"),
+        (format!("{days} = INTERVAL '96 hours'"), "true"),
+        (format!("{days} <> INTERVAL '4 days'"), "false"),
+        (
+            format!("{days} IS NOT DISTINCT FROM INTERVAL '4 days'"),
+            "true",
+        ),
+        (
+            format!("{days} BETWEEN INTERVAL '1 day' AND INTERVAL '1 month'"),
+            "true",
+        ),
+        (
+            format!("INTERVAL '1 day' NOT BETWEEN INTERVAL '23 hours' AND {days}"),
+            "false",
+        ),
+        (format!("{days} IN (INTERVAL '4 days')"), "true"),
+        (
+            format!("{days} NOT IN (INTERVAL '4 days', INTERVAL '1 day', NULL, INTERVAL '2 days')"),
+            "false",
+        ),
+        (format!("INTERVAL '3 days' < {days}"), "true"),
+        (
+            format!("CASE WHEN {days} < INTERVAL '3 days' THEN 'soon' ELSE 'late' END"),
+            "late",
+        ),
+        ("INTERVAL '25 hours' > INTERVAL '1 day'".to_owned(), "true"),
+        ("INTERVAL '1 month' = INTERVAL '30 days'".to_owned(), "true"),
+        (
+            "INTERVAL '-1 day' < INTERVAL '-23 hours'".to_owned(),
+            "true",
+        ),
+        (
+            "INTERVAL '1 year' > INTERVAL '364 days'".to_owned(),
+            "false",
+        ),
+        (
+            "arrow_cast(9223372036854775807, 'Duration(s)') > INTERVAL '2147483647 months'"
+                .to_owned(),
+            "true",
+        ),
+        (
+            format!("CASE {days} WHEN INTERVAL '1 day' THEN 1 WHEN INTERVAL '96 hours' THEN 4 END"),
+            "4",
+        ),
+        ("INTERVAL '1 day' > NULL".to_owned(), ""),
+        (
+            "TIME '10:00' - TIME '09:00' >= INTERVAL '60 minutes'".to_owned(),
+            "true",
+        ),
+        (
+            "now() - TIMESTAMP '2026-01-01' > INTERVAL '1 day'".to_owned(),
+            "true",
+        ),
+    ] {
+        let sql = format!("SELECT {condition}");
+        assert_eq!(server.lines(&sql).await, [expected], "{sql}");
+        let rows = format!("SELECT {condition} FROM range(2) LIMIT 1");
+        assert_eq!(server.lines(&rows).await, [expected], "{rows}");
+    }
+    let lengths = "(VALUES (1, INTERVAL '25 hours'), (2, INTERVAL '1 day'), (3, INTERVAL '31 days'), (4, INTERVAL '1 month'), (5, NULL)) t(n, i)";
+    for (sql, expected) in [
+        (
+            "SELECT string_agg(n, '' ORDER BY i) FROM #t".to_owned(),
+            vec!["21435"],
+        ),
+        (
+            "SELECT string_agg(n, '') FROM (SELECT n FROM #t ORDER BY i DESC NULLS LAST LIMIT 3)"
+                .to_owned(),
+            vec!["341"],
+        ),
+        (
+            "SELECT n, row_number() OVER (ORDER BY i) FROM #t".to_owned(),
+            vec!["1 2", "2 1", "3 4", "4 3", "5 5"],
+        ),
+        (
+            format!("SELECT a.n, b.n FROM #a JOIN #b ON a.i < b.i WHERE {days} > a.i AND b.n < 4"),
+            vec!["1 3", "2 1", "2 3"],
+        ),
+    ] {
+        let sql = sql
+            .replace("#a", &lengths.replace("t(n", "a(n"))
+            .replace("#b", &lengths.replace("t(n", "b(n"));
+        let sql = sql.replace("FROM #t", &format!("FROM {lengths}"));
+        assert_eq!(server.lines(&sql).await, expected, "{sql}");
+    }
+    for sql in [
+        "SELECT max(i) FROM #t",
+        "SELECT greatest(i, i) FROM #t",
+        "SELECT min(i) OVER () FROM #t",
+        "SELECT nullif(i, i) FROM #t",
+        "SELECT n FROM #t WHERE TIMESTAMP '2026-01-02' - TIMESTAMP '2026-01-01' IN (SELECT INTERVAL '1 day')",
+    ] {
+        let error = server
+            .error(&sql.replace(" #t", &format!(" {lengths}")))
+            .await;
+        let names_a_way = ["extract(epoch", "EXISTS"].map(|way| error.message.contains(way));
+        assert!(names_a_way.contains(&true), "{error}");
+    }
+}
