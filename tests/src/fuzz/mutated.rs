@@ -1,18 +1,19 @@
-//! Mutated input: seeds that are good, changed at random, and what once went wrong, kept in
-//! `tests/fuzz/TARGET/`. Runs as ordinary tests do, with a seed of its own each time that it says
-//! first; `FEATUREFLIGHT_FUZZ_RUNS` makes it longer. It is not guided by coverage.
+//! Input changed at random in ordinary tests, with a seed of its own each time that it says first;
+//! `FEATUREFLIGHT_FUZZ_RUNS` makes it longer. It is not guided by coverage: `fuzz/run` is.
 //!
 //! Each input is in a file before it is tried: an abort leaves nobody to print it, and a hang ends
 //! the process by a watchdog.
 
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+use super::Target;
 
 /// Longer than any single input may take, in builds without optimization.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,18 +24,17 @@ const HANGS: Duration = Duration::from_secs(180);
 /// Mutations of a run, where nothing else is said.
 const RUNS: u64 = 400;
 
-/// Gives `check` everything kept for `target`, the `seeds`, and mutations of both; it panics where
-/// something is wrong.
+/// Tries the corpus of `target`, and mutations of it.
 ///
 /// # Panics
-/// With the input and how to keep it, when `check` did or took too long.
-pub fn run(target: &str, seeds: &[Vec<u8>], mut check: impl FnMut(&[u8])) {
+/// With the input and how to keep it, when its check did or took too long.
+pub fn run(mut target: Target) {
+    let pool = target.corpus();
+    let (target, check) = (target.name, &mut target.check);
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let runs: u64 = number("FEATUREFLIGHT_FUZZ_RUNS").unwrap_or(RUNS);
     let seed: u64 = number("FEATUREFLIGHT_FUZZ_SEED").unwrap_or_else(rand::random);
     let mut random = StdRng::seed_from_u64(seed);
-    let mut pool = kept(target);
-    pool.extend_from_slice(seeds);
     assert!(!pool.is_empty(), "{target} has nothing to start from");
     let at_work = at_work(target);
     let about = format!(
@@ -100,35 +100,6 @@ fn hung(begun: &Receiver<()>, patience: Duration) -> bool {
     }
 }
 
-/// The files of `target`; what is no text is kept as hexadecimal digits, with comments behind `#`.
-fn kept(target: &str) -> Vec<Vec<u8>> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("fuzz")
-        .join(target);
-    let Ok(entries) = std::fs::read_dir(directory) else {
-        return Vec::new();
-    };
-    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
-    paths.sort();
-    let read = |path: PathBuf| {
-        let content = std::fs::read(&path).unwrap();
-        if path.extension().is_some_and(|extension| extension == "hex") {
-            unhex(std::str::from_utf8(&content).unwrap())
-        } else {
-            content
-        }
-    };
-    paths.into_iter().map(read).collect()
-}
-
-fn unhex(text: &str) -> Vec<u8> {
-    let lines = text.lines().map(|line| line.split('#').next().unwrap());
-    let pairs = lines.flat_map(str::split_whitespace);
-    pairs
-        .map(|pair| u8::from_str_radix(pair, 16).unwrap())
-        .collect()
-}
-
 fn mutated(pool: &[Vec<u8>], random: &mut StdRng) -> Vec<u8> {
     let mut input = pool[random.random_range(0..pool.len())].clone();
     for _ in 0..random.random_range(1..=4) {
@@ -170,12 +141,16 @@ mod tests {
     #[test]
     fn the_input_is_in_a_file_while_it_is_tried_and_left_there_by_a_failure() {
         let file = at_work("itself");
-        let seeds = [b"seed".to_vec()];
-        run("itself", &seeds, |input| {
-            assert_eq!(std::fs::read(&file).unwrap(), input);
-        });
+        let target = |check| Target {
+            name: "itself",
+            seeds: vec![b"seed".to_vec()],
+            check,
+        };
+        run(target(Box::new(|input| {
+            assert_eq!(std::fs::read(at_work("itself")).unwrap(), input);
+        })));
         assert!(!file.exists(), "nothing was wrong");
-        let failing = catch_unwind(|| run("itself", &seeds, |_| panic!("wrong")));
+        let failing = catch_unwind(|| run(target(Box::new(|_| panic!("wrong")))));
         assert!(failing.is_err());
         assert_eq!(std::fs::read(&file).unwrap(), b"seed");
         std::fs::remove_file(&file).unwrap();
@@ -189,10 +164,5 @@ mod tests {
         assert!(hung(&begun, patience));
         drop(begin);
         assert!(!hung(&begun, patience));
-    }
-
-    #[test]
-    fn hexadecimal_seeds_have_comments() {
-        assert_eq!(unhex("0a ff # two\n# none\n00"), [10, 255, 0]);
     }
 }

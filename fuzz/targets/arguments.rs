@@ -1,0 +1,5 @@
+//! `arguments` of `featureflight_tests::fuzz::targets`, for libFuzzer.
+
+#![no_main]
+
+featureflight_fuzz::target!(arguments);

@@ -1,0 +1,5 @@
+//! `arrow_messages` of `featureflight_tests::fuzz::targets`, for libFuzzer.
+
+#![no_main]
+
+featureflight_fuzz::target!(arrow_messages);

@@ -1,0 +1,5 @@
+//! `tickets` of `featureflight_tests::fuzz::targets`, for libFuzzer.
+
+#![no_main]
+
+featureflight_fuzz::target!(tickets);
