@@ -396,3 +396,21 @@ async fn intervals_are_compared_by_the_time_they_take() {
         assert!(names_a_way.contains(&true), "{error}");
     }
 }
+
+/// Each was an internal error.
+#[tokio::test]
+async fn aggregates_of_what_is_known_before_it_is_read_have_filters() {
+    let server = server().await;
+    for (sql, expected) in [
+        (
+            "SELECT count(*) FILTER (WHERE n > 1) FROM (SELECT count(*) n FROM (VALUES (1), (2)) t)",
+            "1",
+        ),
+        (
+            "SELECT max(m) FILTER (WHERE true) FROM (SELECT max(7) m FROM range(3) WHERE false)",
+            "",
+        ),
+    ] {
+        assert_eq!(server.lines(sql).await, [expected], "{sql}");
+    }
+}
