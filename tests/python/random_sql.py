@@ -25,6 +25,13 @@ COMPARISONS = ["=", "<>", "<", "<=", ">", ">=", "IS DISTINCT FROM", "IS NOT DIST
 GROUPINGS = ["{}", "{}", "{}", "{}", "ROLLUP ({})", "CUBE ({})", "GROUPING SETS (({}), ())"]
 FRAMES = ["", "", "", " RANGE BETWEEN UNBOUNDED PRECEDING AND UNBOUNDED FOLLOWING", " RANGE BETWEEN CURRENT ROW AND UNBOUNDED FOLLOWING",
           " GROUPS BETWEEN 1 PRECEDING AND CURRENT ROW", " GROUPS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING"]
+# Of the values before and behind a row's own, by the type they are ordered by.
+RANGES = {
+    "int": ["1 PRECEDING AND 1 FOLLOWING", "UNBOUNDED PRECEDING AND 1 PRECEDING"],
+    "float": ["0.5 PRECEDING AND CURRENT ROW"],
+    "time": ["INTERVAL '1 day' PRECEDING AND CURRENT ROW", "INTERVAL '36 hours' PRECEDING AND INTERVAL '12 hours' PRECEDING",
+             "CURRENT ROW AND INTERVAL '12 hours' FOLLOWING"],
+}
 JOINS = ["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"]
 
 
@@ -289,9 +296,9 @@ class Statements:
 
     def window(self, kind, scope):
         over = f"PARTITION BY {self.pick(scope)[0]} " if self.chance(0.6) else ""
-        order = self.pick(scope)[0]
+        order, its = self.pick(scope)
         over += f"ORDER BY {order} {self.pick(['ASC', 'DESC'])} NULLS {self.pick(['FIRST', 'LAST'])}"
-        over += self.pick(FRAMES)
+        over += f" RANGE BETWEEN {self.pick(RANGES[its])}" if its in RANGES and self.chance(0.4) else self.pick(FRAMES)
         value = self.leaf(kind, scope)
         call = {"int": self.pick(["rank()", "dense_rank()", "count(*)", f"count({value})"]), "bool": f"bool_or({value})"}
         return f"{call.get(kind) or self.pick(['min', 'max']) + f'({value})'} OVER ({over})"
