@@ -4,9 +4,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::tree_node::{Transformed, TreeNodeRecursion};
 use datafusion::error::Result;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::EquivalenceProperties;
 use datafusion::physical_plan::{
     ChildrenPropertiesMode, DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr,
     PlanProperties, ReplaceChildrenOptions,
@@ -24,12 +25,14 @@ pub(crate) trait Pass: fmt::Debug + Clone + Send + Sync + 'static {
         context
     }
 
-    /// `batches` of one partition, with the same schema.
+    /// `batches` of one partition, with the same schema; by default as they are.
     fn pass(
         &self,
         batches: SendableRecordBatchStream,
-        context: &TaskContext,
-    ) -> SendableRecordBatchStream;
+        _context: &TaskContext,
+    ) -> SendableRecordBatchStream {
+        batches
+    }
 
     /// Writes its line of a plan that is shown.
     fn show(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,6 +45,45 @@ pub(crate) trait Pass: fmt::Debug + Clone + Send + Sync + 'static {
     }
 }
 
+/// What `input` says, but for what is known of its rows.
+pub(crate) fn knowing(
+    input: &Arc<dyn ExecutionPlan>,
+    known: &EquivalenceProperties,
+) -> Arc<PlanProperties> {
+    let said = PlanProperties::clone(input.properties());
+    Arc::new(said.with_eq_properties(known.clone()))
+}
+
+/// `input` with `pass` above it.
+pub(crate) fn above<P: Pass>(input: Arc<dyn ExecutionPlan>, pass: P) -> Arc<dyn ExecutionPlan> {
+    Arc::new(PassThroughExec::new(input, pass))
+}
+
+/// `node` with what `pass` has for an input, by its place, above that input.
+///
+/// # Errors
+/// Those of `node` with other inputs.
+pub(crate) fn above_inputs<P: Pass>(
+    node: Arc<dyn ExecutionPlan>,
+    pass: impl Fn(&Arc<dyn ExecutionPlan>, usize, &Arc<dyn ExecutionPlan>) -> Option<P>,
+) -> Result<Transformed<Arc<dyn ExecutionPlan>>> {
+    let inputs = node.children().into_iter().enumerate();
+    let passes: Vec<_> = inputs
+        .map(|(place, input)| pass(&node, place, input))
+        .collect();
+    if passes.iter().all(Option::is_none) {
+        return Ok(Transformed::no(node));
+    }
+    let inputs = node.children().into_iter().map(Arc::clone).zip(passes);
+    let inputs = inputs.map(|(input, pass)| match pass {
+        Some(pass) => above(input, pass),
+        None => input,
+    });
+    let inputs = inputs.collect();
+    let changed = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
+    node.replace_children(inputs, changed).map(Transformed::yes)
+}
+
 /// See the module. Nothing is pushed through it.
 #[derive(Debug)]
 pub(crate) struct PassThroughExec<P> {
@@ -51,7 +93,7 @@ pub(crate) struct PassThroughExec<P> {
 }
 
 impl<P: Pass> PassThroughExec<P> {
-    pub(crate) fn new(input: Arc<dyn ExecutionPlan>, pass: P) -> Self {
+    fn new(input: Arc<dyn ExecutionPlan>, pass: P) -> Self {
         Self {
             properties: pass.properties(&input),
             input,

@@ -10,12 +10,12 @@ use arrow::datatypes::DataType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::execution::TaskContext;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
+use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
 
-use crate::pass_through::{Pass, PassThroughExec};
+use crate::pass_through::{Pass, above, above_inputs};
 
 /// Rows of a batch of such a join: with the widest rows that it takes, 384 MiB of each side.
 const JOINED_ROWS: usize = 1_024;
@@ -36,11 +36,8 @@ impl PhysicalOptimizerRule for JoinInSmallBatches {
             if !writes_out(&node) {
                 return Ok(Transformed::no(node));
             }
-            let inputs = node.children().into_iter();
-            let inputs = inputs.map(|input| with(usual, Arc::clone(input))).collect();
-            let options = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-            let join = node.replace_children(inputs, options)?;
-            Ok(Transformed::yes(with(small, join)))
+            let join = above_inputs(node, |_, _, _| Some(usual))?;
+            Ok(Transformed::yes(above(join.data, small)))
         })?;
         Ok(changed.data)
     }
@@ -52,10 +49,6 @@ impl PhysicalOptimizerRule for JoinInSmallBatches {
     fn schema_check(&self) -> bool {
         true
     }
-}
-
-fn with(rows: BatchRows, input: Arc<dyn ExecutionPlan>) -> Arc<dyn ExecutionPlan> {
-    Arc::new(PassThroughExec::new(input, rows))
 }
 
 /// Whether `node` joins on keys, and writes values of any width out for each row of its answer.
@@ -107,14 +100,6 @@ impl Pass for BatchRows {
             context.window_functions().clone(),
             context.runtime_env(),
         ))
-    }
-
-    fn pass(
-        &self,
-        batches: SendableRecordBatchStream,
-        _context: &TaskContext,
-    ) -> SendableRecordBatchStream {
-        batches
     }
 }
 

@@ -11,7 +11,7 @@ use arrow::compute::kernels::length::length;
 use arrow::compute::{cast, max};
 use arrow::datatypes::{DataType, UInt64Type};
 use datafusion::common::config::ConfigOptions;
-use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::tree_node::TreeNode;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::{Column, Literal};
@@ -23,14 +23,12 @@ use datafusion::physical_plan::joins::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::unnest::UnnestExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{
-    ChildrenPropertiesMode, ExecutionPlan, PhysicalExpr, ReplaceChildrenOptions, WindowExpr,
-};
+use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, WindowExpr};
 use featureflight_catalog::{Error, Kind, value_bytes};
 use futures::{StreamExt, TryStreamExt, stream};
 
 use crate::functions::{GROWING, element_width, rows_of};
-use crate::pass_through::{Pass, PassThroughExec};
+use crate::pass_through::{Pass, above_inputs};
 
 /// Bytes of a row where each row is repeated for a whole batch: 512 MiB for its 8,192 rows.
 const ALWAYS_REPEATED: usize = 64 << 10;
@@ -60,26 +58,10 @@ impl PhysicalOptimizerRule for RefuseWideRows {
         _config: &ConfigOptions,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let guarded = plan.transform_up(|node| {
-            let inputs = node.children().into_iter().enumerate();
-            let guards = inputs.map(|(place, input)| {
-                let (columns, limit, repeats) = repeated(&node, place)?;
+            above_inputs(node, |node, place, input| {
+                let (columns, limit, repeats) = repeated(node, place)?;
                 WideRows::new(input, columns, limit, repeats)
-            });
-            let guards: Vec<_> = guards.collect();
-            if guards.iter().all(Option::is_none) {
-                return Ok(Transformed::no(node));
-            }
-            let inputs = node.children().into_iter().zip(guards);
-            let inputs = inputs.map(|(input, guard)| match guard {
-                Some(pass) => {
-                    let input = Arc::clone(input);
-                    Arc::new(PassThroughExec::new(input, pass)) as Arc<dyn ExecutionPlan>
-                }
-                None => Arc::clone(input),
-            });
-            let inputs = inputs.collect();
-            let changed = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-            node.replace_children(inputs, changed).map(Transformed::yes)
+            })
         })?;
         Ok(guarded.data)
     }

@@ -41,7 +41,16 @@ pub async fn open_warehouse(directory: &Path) -> Arc<Catalog> {
 /// # Panics
 /// When it does not start.
 pub async fn serve_warehouse(directory: &Path) -> ServerHandle {
+    serve_configured(directory, |_| {}).await
+}
+
+/// The same, with whatever `change` does to its configuration.
+///
+/// # Panics
+/// When it does not start.
+pub async fn serve_configured(directory: &Path, change: impl FnOnce(&mut Config)) -> ServerHandle {
     let mut config = Config::for_warehouse(directory);
     "127.0.0.1:0".clone_into(&mut config.server.listen);
+    change(&mut config);
     serve(&config, std::future::pending()).await.unwrap()
 }

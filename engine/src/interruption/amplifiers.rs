@@ -37,7 +37,7 @@ use datafusion::physical_plan::{
 use futures::Stream;
 
 use super::{Over, check};
-use crate::pass_through::{Pass, PassThroughExec};
+use crate::pass_through::{Pass, above, knowing};
 
 /// Puts [`Interrupts`] above the operators whose output is not bounded by their input.
 #[derive(Debug)]
@@ -53,8 +53,7 @@ impl PhysicalOptimizerRule for InterruptAmplifiers {
             Ok(match interruptible(&node)? {
                 Some(input) => {
                     let known = node.equivalence_properties().clone();
-                    let node = PassThroughExec::new(input, Interrupts { known });
-                    Transformed::yes(Arc::new(node) as Arc<dyn ExecutionPlan>)
+                    Transformed::yes(above(input, Interrupts { known }))
                 }
                 None => Transformed::no(node),
             })
@@ -126,8 +125,7 @@ impl Pass for Interrupts {
     }
 
     fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
-        let said = PlanProperties::clone(input.properties());
-        Arc::new(said.with_eq_properties(self.known.clone()))
+        knowing(input, &self.known)
     }
 }
 

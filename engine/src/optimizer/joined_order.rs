@@ -9,14 +9,13 @@ use datafusion::common::JoinType;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::equivalence::EquivalenceProperties;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_plan::joins::{HashJoinExec, NestedLoopJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::{ExecutionPlan, PhysicalExpr, PlanProperties};
 
-use crate::pass_through::{Pass, PassThroughExec};
+use crate::pass_through::{Pass, above, knowing};
 
 /// Puts [`Doubts`] above joins that say too much.
 #[derive(Debug)]
@@ -30,10 +29,7 @@ impl PhysicalOptimizerRule for DoubtJoinedOrder {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let doubted = plan.transform_up(|node| {
             Ok(match believed(&node) {
-                Some(believed) => {
-                    let node = PassThroughExec::new(node, Doubts { believed });
-                    Transformed::yes(Arc::new(node) as Arc<dyn ExecutionPlan>)
-                }
+                Some(believed) => Transformed::yes(above(node, Doubts { believed })),
                 None => Transformed::no(node),
             })
         })?;
@@ -61,17 +57,8 @@ impl Pass for Doubts {
     // Or sorts would be taken below it, where they are left out.
     const KEEPS_ORDER: bool = false;
 
-    fn pass(
-        &self,
-        batches: SendableRecordBatchStream,
-        _context: &TaskContext,
-    ) -> SendableRecordBatchStream {
-        batches
-    }
-
     fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
-        let said = PlanProperties::clone(input.properties());
-        Arc::new(said.with_eq_properties(self.believed.clone()))
+        knowing(input, &self.believed)
     }
 }
 

@@ -7,13 +7,12 @@ use std::sync::Arc;
 use datafusion::common::config::ConfigOptions;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::error::Result;
-use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_optimizer::PhysicalOptimizerRule;
 use datafusion::physical_optimizer::optimizer::PhysicalOptimizerContext;
-use datafusion::physical_plan::{ChildrenPropertiesMode, ExecutionPlan, ReplaceChildrenOptions};
+use datafusion::physical_plan::ExecutionPlan;
 
 use super::PhysicalRule;
-use crate::pass_through::{Pass, PassThroughExec};
+use crate::pass_through::{Pass, PassThroughExec, above_inputs};
 
 /// The rule, for relations whose columns have names of their own.
 #[derive(Debug)]
@@ -47,20 +46,7 @@ impl PhysicalOptimizerRule for PushByUniqueNames {
 
 fn hidden(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     let hidden = plan.transform_up(|node| {
-        let inputs = node.children();
-        if !inputs.iter().any(|input| repeats_a_name(input)) {
-            return Ok(Transformed::no(node));
-        }
-        let inputs = inputs.into_iter().map(Arc::clone).map(|input| {
-            if repeats_a_name(&input) {
-                Arc::new(PassThroughExec::new(input, Hides)) as Arc<dyn ExecutionPlan>
-            } else {
-                input
-            }
-        });
-        let inputs = inputs.collect();
-        let changed = ReplaceChildrenOptions::new(ChildrenPropertiesMode::Recompute);
-        node.replace_children(inputs, changed).map(Transformed::yes)
+        above_inputs(node, |_, _, input| repeats_a_name(input).then_some(Hides))
     })?;
     Ok(hidden.data)
 }
@@ -88,12 +74,4 @@ struct Hides;
 
 impl Pass for Hides {
     const NAME: &'static str = "HiddenExec";
-
-    fn pass(
-        &self,
-        batches: SendableRecordBatchStream,
-        _context: &TaskContext,
-    ) -> SendableRecordBatchStream {
-        batches
-    }
 }

@@ -14,7 +14,7 @@ use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, Ticket};
 use featureflight_catalog::Error;
 use featureflight_engine::session::Session;
 use featureflight_server::config::Config;
-use featureflight_server::serve::{ServerHandle, serve};
+use featureflight_server::serve::ServerHandle;
 use futures::TryStreamExt;
 use prost::Message;
 use prost::bytes::Bytes;
@@ -22,6 +22,7 @@ use tokio::runtime::Runtime;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use crate::serve_configured;
 use crate::warehouse::write_examples;
 
 pub(super) struct Served {
@@ -36,13 +37,8 @@ impl Served {
     pub(super) fn start(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_examples(directory.path());
-        let mut config = Config::for_warehouse(directory.path());
-        config.server.listen = "127.0.0.1:0".into();
-        change(&mut config);
         let runtime = Runtime::new().unwrap();
-        let handle = runtime
-            .block_on(serve(&config, std::future::pending()))
-            .unwrap();
+        let handle = runtime.block_on(serve_configured(directory.path(), change));
         let flight = runtime.block_on(connect(&handle));
         Self {
             runtime,

@@ -16,7 +16,8 @@ use arrow_flight::sql::{
 };
 use arrow_flight::{Action, FlightData, FlightDescriptor, FlightInfo, Ticket};
 use featureflight_server::Config;
-use featureflight_server::serve::{ServerHandle, serve};
+use featureflight_server::serve::ServerHandle;
+use featureflight_tests::serve_configured;
 use featureflight_tests::warehouse::write_examples;
 use futures::TryStreamExt;
 use prost::Message;
@@ -38,10 +39,7 @@ impl Server {
     pub(crate) async fn configured(change: impl FnOnce(&mut Config)) -> Self {
         let directory = tempfile::tempdir().unwrap();
         write_examples(directory.path());
-        let mut config = Config::for_warehouse(directory.path());
-        config.server.listen = "127.0.0.1:0".into();
-        change(&mut config);
-        let handle = serve(&config, std::future::pending()).await.unwrap();
+        let handle = serve_configured(directory.path(), change).await;
         Self { handle, directory }
     }
 
